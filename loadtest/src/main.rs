@@ -1,0 +1,2 @@
+//! The `penstock-loadtest` command.
+fn main() {}

@@ -1,0 +1,140 @@
+//! Slots: 256 parts of the key space, by a frozen hash of the DID.
+
+use std::fmt;
+
+/// How many slots there are.
+pub const SLOTS: usize = 256;
+
+/// The slot of a DID: the low byte of xxh3-64 (seed 0) of its bytes. Frozen: stored data depends on it.
+pub fn slot_of(did: &str) -> u8 {
+    let [low, ..] = xxhash_rust::xxh3::xxh3_64(did.as_bytes()).to_le_bytes();
+    low
+}
+
+/// A set of slots.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct SlotSet([u64; 4]);
+
+impl SlotSet {
+    /// Every slot.
+    pub const ALL: Self = Self([u64::MAX; 4]);
+
+    /// The slots that worker `id` of `count` owns: those with `slot mod count = id`.
+    pub fn owned_by(id: u16, count: u16) -> Self {
+        let mut set = Self::default();
+        for slot in 0..=u8::MAX {
+            if u16::from(slot) % count.max(1) == id {
+                set.insert(slot);
+            }
+        }
+        set
+    }
+
+    /// Adds a slot.
+    pub fn insert(&mut self, slot: u8) {
+        if let Some(word) = self.0.get_mut(usize::from(slot >> 6)) {
+            *word |= 1 << (slot & 63);
+        }
+    }
+
+    /// Whether the slot is in the set.
+    pub fn contains(&self, slot: u8) -> bool {
+        self.0
+            .get(usize::from(slot >> 6))
+            .is_some_and(|word| word >> (slot & 63) & 1 == 1)
+    }
+
+    /// The slots, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = u8> + '_ {
+        (0..=u8::MAX).filter(|slot| self.contains(*slot))
+    }
+
+    /// How many slots there are in the set.
+    pub fn len(&self) -> u32 {
+        self.0.iter().map(|word| word.count_ones()).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0 == [0; 4]
+    }
+
+    /// The 32 bytes of the set, slot 0 in the lowest bit of the first byte.
+    pub fn to_bytes(self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        for (to, word) in bytes.chunks_exact_mut(8).zip(self.0) {
+            to.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// The inverse of [`SlotSet::to_bytes`].
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        let mut set = Self::default();
+        for (word, from) in set.0.iter_mut().zip(bytes.chunks_exact(8)) {
+            *word = from
+                .iter()
+                .rev()
+                .fold(0, |word, byte| word << 8 | u64::from(*byte));
+        }
+        set
+    }
+}
+
+impl serde::Serialize for SlotSet {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&data_encoding::HEXLOWER.encode_display(&self.to_bytes()))
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for SlotSet {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        let bytes = data_encoding::HEXLOWER.decode(text.as_bytes()).ok();
+        let bytes = bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+        bytes
+            .map(Self::from_bytes)
+            .ok_or_else(|| serde::de::Error::custom("not 64 hex digits"))
+    }
+}
+
+impl fmt::Debug for SlotSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::ALL {
+            return f.write_str("all slots");
+        }
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_frozen() {
+        assert_eq!(
+            u64::from(slot_of("did:plc:ewvi7nxzyoun6zhxrhs64oiz")),
+            xxhash_rust::xxh3::xxh3_64(b"did:plc:ewvi7nxzyoun6zhxrhs64oiz") & 255
+        );
+    }
+
+    #[test]
+    fn workers_share_the_slots_without_overlap() {
+        for count in [1, 2, 3, 7, 256] {
+            let sets: Vec<_> = (0..count).map(|id| SlotSet::owned_by(id, count)).collect();
+            for slot in 0..=255 {
+                assert_eq!(sets.iter().filter(|set| set.contains(slot)).count(), 1);
+            }
+            assert_eq!(sets.iter().map(SlotSet::len).sum::<u32>(), 256);
+        }
+    }
+
+    #[test]
+    fn bytes_round_trip() {
+        let set = SlotSet::owned_by(2, 7);
+        assert_eq!(SlotSet::from_bytes(set.to_bytes()), set);
+        assert_eq!(SlotSet::ALL.to_bytes(), [255; 32]);
+        assert_eq!(SlotSet::owned_by(3, 256).to_bytes()[0], 8);
+    }
+}

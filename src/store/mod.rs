@@ -1,0 +1,151 @@
+//! What is held: records, repositories, facts, repairs, quarantine, behind the [`Store`] trait.
+//!
+//! The trait speaks of what is meant, not of tables. Writes carry versions and commute: any order, any number of times,
+//! from any number of workers gives the same store. A resolved write is durable.
+
+pub mod batch;
+pub mod model;
+
+pub use batch::{HandleWrite, RecordBody, RecordWrite, RevWrite, StatusWrite, WriteBatch};
+pub use model::{
+    Complete, Fact, FactKind, Floor, IndexEntry, Page, QuarantineEntry, Quarantined, Record,
+    RecordsQuery, Removal, Repair, RepairKind, Repo, RepoStatus, Scope, SnapshotDone,
+    snapshot_version,
+};
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+
+/// Why the store refused.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The store belongs to a running process.
+    #[error("the store in {0} is in use by another process")]
+    Locked(String),
+    /// The store's format is not ours.
+    #[error("the store in {dir} has format {found}, this build reads {known}: {hint}")]
+    Format {
+        /// Where it is.
+        dir: String,
+        /// What it says it is.
+        found: String,
+        /// What we read.
+        known: String,
+        /// The way out.
+        hint: String,
+    },
+    /// Less free disk than `store.embedded.min_free`, or a write that found the disk full.
+    #[error("the disk of {dir} is full: {detail}")]
+    DiskFull {
+        /// Where the store is.
+        dir: String,
+        /// What was found.
+        detail: String,
+    },
+    /// The store's files are not what was written.
+    #[error(
+        "the store in {dir} is corrupt: {detail}; nothing was deleted; restore it from a backup"
+    )]
+    Corrupt {
+        /// Where it is.
+        dir: String,
+        /// What was found.
+        detail: String,
+    },
+    /// The store is gone or answers no more; a restart may help.
+    #[error("the store failed: {0}")]
+    Failed(String),
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// What a store has to say about itself for metrics and `/readyz`.
+#[derive(Debug, Clone, Default)]
+pub struct Health {
+    /// Why the store does not take writes, if it does not.
+    pub trouble: Option<String>,
+    /// Repairs that wait, by reason.
+    pub repairs: BTreeMap<String, u64>,
+    /// Bytes that the quarantine holds.
+    pub quarantine_bytes: u64,
+    /// Bytes on disk, where the store knows.
+    pub disk_bytes: Option<u64>,
+    /// Free bytes on that disk, where the store knows.
+    pub free_bytes: Option<u64>,
+}
+
+/// A store of what the network published.
+///
+/// Every method that writes resolves when the write is durable. Errors are final: what can be retried was retried.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Applies a batch atomically; resolves when it is durable, and gives the emptied batch back for reuse.
+    async fn apply(&self, batch: WriteBatch) -> Result<WriteBatch, StoreError>;
+
+    /// Deletes all of the scope at or below the removal's version and leaves a floor if it asks for one.
+    async fn remove(&self, removal: Removal) -> Result<(), StoreError>;
+
+    /// Ends a full snapshot whose records were applied at its version: one range delete per scope of all that is
+    /// older than the version, and the repository's `complete` entry, atomically.
+    async fn complete_snapshot(&self, done: SnapshotDone) -> Result<(), StoreError>;
+
+    /// One record, whatever the status of its account.
+    async fn record(
+        &self,
+        did: &str,
+        collection: &str,
+        rkey: &str,
+    ) -> Result<Option<Record>, StoreError>;
+
+    /// A page of records in the order of (did, collection, rkey), whatever the status of their accounts.
+    async fn records(&self, query: &RecordsQuery) -> Result<Page<Record>, StoreError>;
+
+    /// What is new in a collection, newest record key first. Every entry was confirmed against its record.
+    async fn newest(
+        &self,
+        collection: &str,
+        limit: usize,
+        cursor: Option<&str>,
+    ) -> Result<Page<IndexEntry>, StoreError>;
+
+    /// One repository.
+    async fn repo(&self, did: &str) -> Result<Option<Repo>, StoreError>;
+
+    /// A page of repositories in the order of their DIDs.
+    async fn repos(&self, cursor: Option<&str>, limit: usize) -> Result<Page<Repo>, StoreError>;
+
+    /// Writes facts; a fact of the same (relay, generation, run, from_seq) grows, never shrinks.
+    async fn put_facts(&self, facts: &[Fact]) -> Result<(), StoreError>;
+
+    /// Every fact, in the order of (relay, generation, run, from_seq).
+    async fn facts(&self) -> Result<Vec<Fact>, StoreError>;
+
+    /// A page of the repairs that wait.
+    async fn repairs(&self, cursor: Option<&str>, limit: usize)
+    -> Result<Page<Repair>, StoreError>;
+
+    /// Deletes exactly these repairs.
+    async fn clear_repairs(&self, repairs: &[Repair]) -> Result<(), StoreError>;
+
+    /// A page of the quarantine, oldest first, without the raw bytes.
+    async fn quarantine(
+        &self,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<QuarantineEntry>, StoreError>;
+
+    /// One row of the quarantine with its raw bytes (empty if they were evicted).
+    async fn quarantined(&self, id: &str)
+    -> Result<Option<(QuarantineEntry, Vec<u8>)>, StoreError>;
+
+    /// Removes a row of the quarantine: it was taken in after all.
+    async fn release_quarantined(&self, id: &str) -> Result<(), StoreError>;
+
+    /// How the store is.
+    async fn health(&self) -> Result<Health, StoreError>;
+
+    /// Makes all durable and lets go of files and locks.
+    async fn close(&self) -> Result<(), StoreError>;
+}
