@@ -23,5 +23,6 @@
 
 pub mod clock;
 pub mod decode;
+pub mod relay;
 pub mod slot;
 pub mod store;
