@@ -22,6 +22,7 @@
 )]
 
 pub mod clock;
+pub mod config;
 pub mod decode;
 pub mod slot;
 pub mod store;
