@@ -22,6 +22,8 @@
 )]
 
 pub mod clock;
+pub mod config;
 pub mod decode;
+pub mod relay;
 pub mod slot;
 pub mod store;

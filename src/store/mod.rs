@@ -4,6 +4,8 @@
 //! from any number of workers gives the same store. A resolved write is durable.
 
 pub mod batch;
+mod limits;
+pub mod memory;
 pub mod model;
 
 pub use batch::{HandleWrite, RecordBody, RecordWrite, RevWrite, StatusWrite, WriteBatch};
@@ -12,6 +14,8 @@ pub use model::{
     RecordsQuery, Removal, Repair, RepairKind, Repo, RepoStatus, Scope, SnapshotDone,
     snapshot_version,
 };
+
+use limits::{check_batch, check_removal, check_snapshot, page_limit};
 
 use std::collections::BTreeMap;
 
@@ -56,6 +60,13 @@ pub enum StoreError {
     /// The store is gone or answers no more; a restart may help.
     #[error("the store failed: {0}")]
     Failed(String),
+    /// A write that no store can hold: a text that is empty, too long or has control characters, or a version beyond
+    /// 53 bits. Nothing of it was written; the store goes on.
+    #[error("the write was refused: {0}")]
+    Refused(String),
+    /// A question that can't be answered as it was asked: a cursor of another listing, an order that needs more keys.
+    #[error("the query can't be answered: {0}")]
+    Query(String),
     /// The store was closed.
     #[error("the store is closed")]
     Closed,

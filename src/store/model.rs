@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::StoreError;
 use crate::decode::{Cid, Tid};
 use crate::slot::SlotSet;
 
@@ -48,10 +49,43 @@ pub struct RecordsQuery {
     pub after_rkey: Option<String>,
     /// Greatest record key first; needs `did` and `collection`.
     pub descending: bool,
-    /// At most so many (1 to 10,000).
+    /// At most so many (1 to 10,000; what is outside is moved to the nearer end). A page may be shorter where its values
+    /// are large; only its cursor says whether there are more.
     pub limit: usize,
     /// Whether the records' bytes are wanted.
     pub values: bool,
+}
+
+impl RecordsQuery {
+    /// Refuses what can't be answered in the order that was asked for.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        if self.did.is_some() && self.collection.is_some() {
+            return Ok(());
+        }
+        if self.descending || self.after_rkey.is_some() {
+            return Err(StoreError::Query(
+                "descending and after_rkey need a did and a collection".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The (did, collection, rkey) beyond which the page starts.
+    pub(crate) fn position(&self) -> Result<Option<(&str, &str, &str)>, StoreError> {
+        if let Some(cursor) = &self.cursor {
+            let mut parts = cursor.splitn(3, '/');
+            return match (parts.next(), parts.next(), parts.next()) {
+                (Some(did), Some(collection), Some(rkey)) => Ok(Some((did, collection, rkey))),
+                _ => Err(StoreError::Query(format!(
+                    "{cursor:?} is no cursor of records"
+                ))),
+            };
+        }
+        match (&self.did, &self.collection, &self.after_rkey) {
+            (Some(did), Some(collection), Some(rkey)) => Ok(Some((did, collection, rkey))),
+            _ => Ok(None),
+        }
+    }
 }
 
 /// A row of `records_by_collection`, confirmed.

@@ -1,0 +1,111 @@
+//! What a store accepts: the lengths and characters that its keys can hold, checked once for every implementation.
+//!
+//! `decode` lets nothing through that is refused here (its limits are those of the protocol, which are narrower), so a
+//! refusal means a fault of ours, never of the network.
+
+use super::{Removal, Scope, SnapshotDone, StoreError, WriteBatch};
+
+/// Longest DID in bytes (the DID specification's limit in AT Protocol).
+const DID: usize = 2048;
+/// Longest NSID in bytes.
+const COLLECTION: usize = 317;
+/// Longest record key in bytes.
+const RKEY: usize = 512;
+/// Longest id of a repair or a quarantined frame.
+const ID: usize = 1024;
+/// Longest handle in bytes; names of the DNS have at most 253.
+const HANDLE: usize = 1024;
+/// First version that a TID can't express.
+const VERSION: u64 = 1 << 53;
+/// Most items of a page.
+const PAGE: usize = 10_000;
+
+/// The number of items of a page that was asked for.
+pub(super) fn page_limit(limit: usize) -> usize {
+    limit.clamp(1, PAGE)
+}
+
+/// Refuses a batch that no store can hold.
+pub(super) fn check_batch(batch: &WriteBatch) -> Result<(), StoreError> {
+    for write in batch.records() {
+        text("DID", write.did, DID)?;
+        collection(write.collection)?;
+        text("record key", write.rkey, RKEY)?;
+        version(write.version)?;
+    }
+    for write in batch.revs() {
+        text("DID", write.did, DID)?;
+    }
+    for write in batch.statuses() {
+        text("DID", &write.did, DID)?;
+        write.repair_if_stale.as_ref().map_or(Ok(()), repair)?;
+    }
+    for write in batch.handles() {
+        text("DID", &write.did, DID)?;
+        if write.handle.len() > HANDLE {
+            let len = write.handle.len();
+            return Err(StoreError::Refused(format!("handle of {len} bytes")));
+        }
+    }
+    batch.repairs().iter().try_for_each(repair)?;
+    batch
+        .quarantined()
+        .iter()
+        .try_for_each(|row| text("quarantine id", &row.id, ID))
+}
+
+/// Refuses a removal that no store can hold.
+pub(super) fn check_removal(removal: &Removal) -> Result<(), StoreError> {
+    text("DID", &removal.did, DID)?;
+    scope(&removal.scope)?;
+    version(removal.version)
+}
+
+/// Refuses the end of a snapshot that no store can hold.
+pub(super) fn check_snapshot(done: &SnapshotDone) -> Result<(), StoreError> {
+    text("DID", &done.did, DID)?;
+    done.scopes.iter().try_for_each(scope)?;
+    version(done.complete.version)
+}
+
+fn repair(repair: &super::Repair) -> Result<(), StoreError> {
+    if !repair.did.is_empty() {
+        text("DID", &repair.did, DID)?;
+    }
+    text("repair id", &repair.id, ID)
+}
+
+fn scope(scope: &Scope) -> Result<(), StoreError> {
+    match scope {
+        Scope::Repo => Ok(()),
+        Scope::Collection(nsid) => collection(nsid),
+    }
+}
+
+fn collection(nsid: &str) -> Result<(), StoreError> {
+    text("collection", nsid, COLLECTION)
+}
+
+/// Keys end their texts with a zero byte, and cursors join them with slashes, which only the last part may have.
+fn text(what: &str, text: &str, longest: usize) -> Result<(), StoreError> {
+    let plain = text
+        .bytes()
+        .all(|byte| byte > b' ' && byte != 0x7f && byte != b'/');
+    if plain && !text.is_empty() && text.len() <= longest {
+        return Ok(());
+    }
+    let start: String = text.chars().take(80).collect();
+    Err(StoreError::Refused(format!(
+        "{what} {start:?} of {} bytes (1 to {longest}, no spaces, slashes or control characters)",
+        text.len()
+    )))
+}
+
+fn version(version: u64) -> Result<(), StoreError> {
+    if version < VERSION {
+        return Ok(());
+    }
+    Err(StoreError::Refused(format!(
+        "version {version} is beyond 53 bits of microseconds"
+    )))
+}
