@@ -7,8 +7,22 @@ pub const SLOTS: usize = 256;
 
 /// The slot of a DID: the low byte of xxh3-64 (seed 0) of its bytes. Frozen: stored data depends on it.
 pub fn slot_of(did: &str) -> u8 {
-    let [low, ..] = xxhash_rust::xxh3::xxh3_64(did.as_bytes()).to_le_bytes();
+    slot_of_place(place(did))
+}
+
+/// The hash that places a DID: its low byte is the slot, the others choose the lane.
+pub(crate) fn place(did: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(did.as_bytes())
+}
+
+pub(crate) fn slot_of_place(place: u64) -> u8 {
+    let [low, ..] = place.to_le_bytes();
     low
+}
+
+/// The lane of a DID among `lanes`: independent of its slot, so that a worker with one slot uses all of its lanes.
+pub(crate) fn lane_of_place(place: u64, lanes: usize) -> usize {
+    usize::try_from((place >> 8) % (lanes.max(1) as u64)).unwrap_or_default()
 }
 
 /// A set of slots.

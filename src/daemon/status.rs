@@ -1,0 +1,96 @@
+//! What the daemon says of itself to `/readyz`.
+
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Why ingestion pauses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pause {
+    /// Too many frames of many DIDs fail.
+    Faults,
+    /// Our clock is behind the times of the frames.
+    Clock {
+        /// By so much.
+        ahead_seconds: u64,
+    },
+}
+
+impl Pause {
+    /// The label in metrics.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Faults => "faults",
+            Self::Clock { .. } => "clock",
+        }
+    }
+}
+
+impl fmt::Display for Pause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Faults => f.write_str(
+                "too many frames of many repositories can't be read; they are read again after the pause, and what fails \
+                 then is quarantined",
+            ),
+            Self::Clock { ahead_seconds } => write!(
+                f,
+                "the frames' times are {ahead_seconds} s ahead of this machine's clock: set the clock right"
+            ),
+        }
+    }
+}
+
+/// The state of the live stream, as others see it.
+#[derive(Debug, Default)]
+pub struct Status(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    relay: Option<String>,
+    trouble: Option<String>,
+    pause: Option<Pause>,
+}
+
+impl Status {
+    /// The relay is connected.
+    pub fn connected(&self, relay: &str) {
+        let mut state = self.lock();
+        state.relay = Some(relay.to_owned());
+        state.trouble = None;
+    }
+
+    /// No relay is connected, for this reason.
+    pub fn disconnected(&self, trouble: String) {
+        let mut state = self.lock();
+        state.relay = None;
+        state.trouble = Some(trouble);
+    }
+
+    /// Ingestion pauses, or goes on.
+    pub fn pause(&self, pause: Option<Pause>) {
+        self.lock().pause = pause;
+    }
+
+    /// The relay that is connected.
+    pub fn relay(&self) -> Option<String> {
+        self.lock().relay.clone()
+    }
+
+    /// Why the daemon is not ready; empty if it is.
+    pub fn reasons(&self) -> Vec<String> {
+        let state = self.lock();
+        let mut reasons = Vec::new();
+        if let Some(pause) = &state.pause {
+            reasons.push(format!("ingestion pauses: {pause}"));
+        }
+        if state.relay.is_none() {
+            let why = state.trouble.as_deref().unwrap_or("connecting");
+            reasons.push(format!("the relay is not connected: {why}"));
+        }
+        reasons
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,368 @@
+//! A lane: one thread that decodes the frames of its DIDs and hands their writes to the store in batches.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, never, select};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use super::faults::{Mark, Verdict};
+use super::progress::Ticket;
+use super::router::{Chunk, LaneInput, Source};
+use super::writes::{Counts, Writer};
+use super::{Epochs, Faults, PipelineOptions, Stream};
+use crate::clock::Clock;
+use crate::decode::{self, Decoder, Event};
+use crate::store::{Store, StoreError, WriteBatch};
+use crate::telemetry::metrics::LaneMetrics;
+
+/// Suspects that a lane holds at most; beyond it the oldest is quarantined.
+const MAX_SUSPECTS: usize = 512;
+/// Bytes of suspects that a lane holds at most.
+const MAX_SUSPECT_BYTES: usize = 8 << 20;
+/// Emptied batches that a lane keeps for reuse.
+const SPARE_BATCHES: usize = 16;
+
+/// What all lanes share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub store: Arc<dyn Store>,
+    pub clock: Arc<dyn Clock>,
+    pub faults: Arc<Faults>,
+    pub failed: Arc<watch::Sender<Option<Arc<StoreError>>>>,
+    pub in_flight: Arc<Semaphore>,
+    pub in_flight_bytes: u32,
+    pub epochs: Arc<Epochs>,
+    pub runtime: Handle,
+}
+
+/// The ways into a lane.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    live: LaneInput,
+    replay: LaneInput,
+    max_frames: usize,
+}
+
+impl Entry {
+    pub fn input(&self, stream: Stream) -> LaneInput {
+        match stream {
+            Stream::Live => self.live.clone(),
+            Stream::Replay => self.replay.clone(),
+        }
+    }
+
+    /// Frames and bytes that wait.
+    pub fn queued(&self) -> (usize, usize) {
+        [&self.live, &self.replay].into_iter().fold((0, 0), |(frames, bytes), input| {
+            (
+                frames + self.max_frames - input.frames.available_permits(),
+                bytes + input.max_bytes as usize - input.bytes.available_permits(),
+            )
+        })
+    }
+}
+
+/// Starts a lane.
+pub(crate) fn spawn(
+    number: usize,
+    options: &PipelineOptions,
+    shared: Shared,
+) -> std::io::Result<(Entry, JoinHandle<()>)> {
+    let lanes = options.lanes.max(1);
+    // A chunk must fit into its budget.
+    let max_frames = (options.max_frames / lanes).max(64);
+    let max_bytes = u32::try_from(options.max_bytes / lanes).unwrap_or(u32::MAX).max(1);
+    let input = || {
+        let (sender, receiver) = bounded(max_frames);
+        let frames = Arc::new(Semaphore::new(max_frames));
+        let bytes = Arc::new(Semaphore::new(max_bytes as usize));
+        (LaneInput { chunks: sender, frames, bytes, max_bytes }, receiver)
+    };
+    let (live, live_chunks) = input();
+    let (replay, replay_chunks) = input();
+    let (spares, spare) = bounded(SPARE_BATCHES);
+    let lane = Lane {
+        shared,
+        options: options.clone(),
+        metrics: LaneMetrics::new(),
+        decoder: Decoder::new(options.decode.clone()),
+        json: Vec::new(),
+        batch: WriteBatch::new(),
+        tickets: Vec::new(),
+        due: None,
+        suspects: VecDeque::new(),
+        suspect_bytes: 0,
+        spares,
+        spare,
+    };
+    let thread = std::thread::Builder::new().name(format!("lane-{number}")).spawn(move || {
+        let guard = AbortOnPanic;
+        lane.run(live_chunks, replay_chunks);
+        drop(guard);
+    })?;
+    Ok((Entry { live, replay, max_frames }, thread))
+}
+
+/// A lane that panics must not leave the others running: the process restarts at the watermark.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
+struct Lane {
+    shared: Shared,
+    options: PipelineOptions,
+    metrics: LaneMetrics,
+    decoder: Decoder,
+    json: Vec<u8>,
+    batch: WriteBatch,
+    /// Chunks of which the batch holds a part.
+    tickets: Vec<Arc<Ticket>>,
+    /// When the batch must go, at the latest.
+    due: Option<Instant>,
+    suspects: VecDeque<Suspect>,
+    suspect_bytes: usize,
+    spares: Sender<WriteBatch>,
+    spare: Receiver<WriteBatch>,
+}
+
+/// A frame that failed, until it is known whose fault that is.
+struct Suspect {
+    frame: Vec<u8>,
+    reason: &'static str,
+    detail: String,
+    source: Arc<Source>,
+    ticket: Arc<Ticket>,
+    mark: Mark,
+    stream: Stream,
+    epoch: u64,
+}
+
+enum Next {
+    Chunk(Chunk),
+    TimeOut,
+    Closed,
+}
+
+impl Lane {
+    fn run(mut self, mut live: Receiver<Chunk>, mut replay: Receiver<Chunk>) {
+        let mut open = 2;
+        while open > 0 {
+            match self.next(&mut live, &mut replay) {
+                Next::Chunk(chunk) => self.take(chunk),
+                Next::TimeOut => {}
+                Next::Closed => open -= 1,
+            }
+            self.settle_suspects(false);
+            if self.full() || self.due.is_some_and(|due| Instant::now() >= due) {
+                self.submit();
+            }
+        }
+        self.settle_suspects(true);
+        self.submit();
+    }
+
+    /// The next chunk, live first.
+    fn next(&self, live: &mut Receiver<Chunk>, replay: &mut Receiver<Chunk>) -> Next {
+        match live.try_recv() {
+            Ok(chunk) => return Next::Chunk(chunk),
+            Err(TryRecvError::Disconnected) => {
+                *live = never();
+                return Next::Closed;
+            }
+            Err(TryRecvError::Empty) => {}
+        }
+        let received = select! {
+            recv(live) -> chunk => chunk.map_err(|_| live),
+            recv(replay) -> chunk => chunk.map_err(|_| replay),
+            default(self.patience()) => return Next::TimeOut,
+        };
+        match received {
+            Ok(chunk) => Next::Chunk(chunk),
+            Err(closed) => {
+                *closed = never();
+                Next::Closed
+            }
+        }
+    }
+
+    /// How long the lane may wait for a chunk.
+    fn patience(&self) -> Duration {
+        let idle = if self.suspects.is_empty() {
+            Duration::from_secs(60)
+        } else {
+            Duration::from_millis(100)
+        };
+        let due = self.due.map(|due| due.saturating_duration_since(Instant::now()));
+        due.map_or(idle, |due| due.min(idle))
+    }
+
+    fn take(&mut self, chunk: Chunk) {
+        if chunk.epoch != self.shared.epochs.current(chunk.stream) {
+            return;
+        }
+        let began = Instant::now();
+        let now = self.shared.clock.now_micros();
+        let mut failed = Vec::new();
+        for frame in chunk.frames() {
+            if let Some(did) = self.frame(frame, &chunk, now) {
+                failed.push(did);
+            }
+        }
+        self.metrics.decoded(chunk.len(), began.elapsed());
+        self.shared.faults.judge(chunk.len(), failed);
+        self.tickets.push(chunk.ticket.clone());
+        self.due.get_or_insert_with(|| began + self.options.batch_age);
+    }
+
+    /// Decodes one frame into the batch; gives the hash of its DID if it failed.
+    fn frame(&mut self, frame: &[u8], chunk: &Chunk, now: u64) -> Option<u64> {
+        let writer = Writer {
+            source: &chunk.source,
+            collections: &self.options.collections,
+            json: self.options.json,
+            now,
+        };
+        match self.decoder.decode(frame, now) {
+            Ok(event) => {
+                let mut counts = Counts::default();
+                writer.event(&event, &mut self.json, &mut self.batch, &mut counts);
+                self.metrics.event(event_type(&event), &counts);
+                None
+            }
+            Err(error) => {
+                let suspect = Suspect {
+                    frame: frame.to_vec(),
+                    reason: error.reason.as_str(),
+                    detail: error.detail.into_owned(),
+                    source: chunk.source.clone(),
+                    ticket: chunk.ticket.clone(),
+                    mark: self.shared.faults.mark(),
+                    stream: chunk.stream,
+                    epoch: chunk.epoch,
+                };
+                suspect.ticket.split();
+                self.suspect_bytes += frame.len();
+                self.suspects.push_back(suspect);
+                let did = decode::peek(frame).did.unwrap_or_default();
+                Some(xxhash_rust::xxh3::xxh3_64(did.as_bytes()))
+            }
+        }
+    }
+
+    /// Quarantines the suspects of which it is known that the fault is their own; `all` at the end.
+    fn settle_suspects(&mut self, all: bool) {
+        while let Some(oldest) = self.suspects.front() {
+            let crowded =
+                self.suspects.len() > MAX_SUSPECTS || self.suspect_bytes > MAX_SUSPECT_BYTES;
+            let stale = oldest.epoch != self.shared.epochs.current(oldest.stream);
+            let verdict = match self.shared.faults.verdict(oldest.mark) {
+                Verdict::Wait if all || crowded => Verdict::Quarantine,
+                verdict => verdict,
+            };
+            if verdict == Verdict::Wait && !stale {
+                return;
+            }
+            let Some(suspect) = self.suspects.pop_front() else { return };
+            self.suspect_bytes -= suspect.frame.len();
+            // A suspect to be read again keeps its chunk outstanding, and with it the watermark.
+            if verdict == Verdict::Quarantine && !stale {
+                self.quarantine(suspect);
+            }
+        }
+    }
+
+    fn quarantine(&mut self, suspect: Suspect) {
+        let writer = Writer {
+            source: &suspect.source,
+            collections: &self.options.collections,
+            json: false,
+            now: self.shared.clock.now_micros(),
+        };
+        let peek = decode::peek(&suspect.frame);
+        self.metrics.quarantined(suspect.reason);
+        tracing::debug!(reason = suspect.reason, detail = %suspect.detail, did = peek.did, seq = peek.seq, "quarantined");
+        writer.quarantine(&suspect.frame, &peek, suspect.reason, suspect.detail, &mut self.batch);
+        self.tickets.push(suspect.ticket);
+        self.due.get_or_insert_with(|| Instant::now() + self.options.batch_age);
+    }
+
+    fn full(&self) -> bool {
+        self.batch.len() >= self.options.batch_ops || self.batch.size() >= self.options.batch_bytes
+    }
+
+    /// Hands the batch to the store; waits while too much is in flight. Its chunks' tickets end when it is durable.
+    fn submit(&mut self) {
+        self.due = None;
+        if self.tickets.is_empty() {
+            return;
+        }
+        let tickets = std::mem::take(&mut self.tickets);
+        let size = u32::try_from(self.batch.size()).unwrap_or(u32::MAX);
+        let size = size.clamp(1, self.shared.in_flight_bytes);
+        let permit = self.shared.in_flight.clone().acquire_many_owned(size);
+        let Ok(permit) = self.shared.runtime.block_on(permit) else { return };
+        let next = self.spare.try_recv().unwrap_or_default();
+        let batch = std::mem::replace(&mut self.batch, next);
+        let delivery = Delivery {
+            store: self.shared.store.clone(),
+            failed: self.shared.failed.clone(),
+            spares: self.spares.clone(),
+            tickets,
+            permit,
+        };
+        self.metrics.publish();
+        self.shared.runtime.spawn(delivery.run(batch, Instant::now()));
+    }
+}
+
+/// A batch on its way to the store.
+struct Delivery {
+    store: Arc<dyn Store>,
+    failed: Arc<watch::Sender<Option<Arc<StoreError>>>>,
+    spares: Sender<WriteBatch>,
+    tickets: Vec<Arc<Ticket>>,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Delivery {
+    async fn run(self, batch: WriteBatch, began: Instant) {
+        match self.store.apply(batch).await {
+            Ok(empty) => {
+                LaneMetrics::stored(began.elapsed());
+                self.tickets.iter().for_each(|ticket| ticket.done());
+                let _ = self.spares.try_send(empty);
+            }
+            Err(error) => {
+                self.failed.send_if_modified(|failed| {
+                    let first = failed.is_none();
+                    failed.get_or_insert_with(|| Arc::new(error));
+                    first
+                });
+            }
+        }
+        drop(self.permit);
+    }
+}
+
+/// The label of an event in metrics.
+fn event_type(event: &Event<'_>) -> &'static str {
+    match event {
+        Event::Commit(_) => "commit",
+        Event::Sync(_) => "sync",
+        Event::Identity(_) => "identity",
+        Event::Account(_) => "account",
+        Event::Info(_) => "info",
+        Event::Unknown { .. } => "unknown",
+        Event::Error { .. } => "error",
+    }
+}

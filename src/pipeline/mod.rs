@@ -1,0 +1,180 @@
+//! Frames to durable writes: slots, lanes, batches, watermark.
+//!
+//! A [`Router`] per stream copies each wanted frame into the open chunk of its lane; a DID always takes the same lane. A lane is a
+//! thread: it decodes, turns events into versioned writes, and hands batches to the store. A chunk's ticket ends when all that it
+//! caused is durable, which moves the stream's [`Progress`].
+//!
+//! Everything is bounded: each lane has a budget of frames and of bytes per stream, taken before a chunk is handed over and given
+//! back once it is decoded, and a budget of bytes in flight to the store. A full budget makes the router wait, so that nobody
+//! reads the socket. Live goes before replay in every lane.
+
+pub mod faults;
+mod lane;
+pub mod progress;
+pub mod retry;
+mod router;
+mod writes;
+
+pub use faults::{FaultLimits, Faults};
+pub use progress::{Origin, Point, Progress};
+pub use router::{Router, Source};
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::config::CollectionFilter;
+use crate::decode::DecodeOptions;
+use crate::slot::SlotSet;
+use crate::store::{Store, StoreError};
+
+/// Sizes of the pipeline.
+#[derive(Debug, Clone)]
+pub struct PipelineOptions {
+    /// Decode threads.
+    pub lanes: usize,
+    /// Frames that wait, over all lanes of one stream.
+    pub max_frames: usize,
+    /// Bytes of frames that wait, over all lanes of one stream.
+    pub max_bytes: usize,
+    /// Bytes of batches on their way to the store, over all lanes.
+    pub in_flight_bytes: usize,
+    /// Writes after which a batch goes to the store.
+    pub batch_ops: usize,
+    /// Bytes after which a batch goes to the store.
+    pub batch_bytes: usize,
+    /// Age after which a batch goes to the store.
+    pub batch_age: Duration,
+    /// How frames are checked.
+    pub decode: DecodeOptions,
+    /// Which collections are stored.
+    pub collections: CollectionFilter,
+    /// Whether the JSON of a record is stored beside it.
+    pub json: bool,
+}
+
+/// The two streams of a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// The relay's head.
+    Live,
+    /// A window of its past.
+    Replay,
+}
+
+impl Stream {
+    /// The label in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Replay => "replay",
+        }
+    }
+}
+
+/// The lanes, and what they share.
+pub struct Pipeline {
+    lanes: Vec<lane::Entry>,
+    threads: Vec<JoinHandle<()>>,
+    in_flight: Arc<Semaphore>,
+    in_flight_bytes: u32,
+    epochs: Arc<Epochs>,
+    faults: Arc<Faults>,
+    failure: watch::Receiver<Option<Arc<StoreError>>>,
+}
+
+/// What was handed over before the current epoch of its stream is dropped undecoded: the stream reads it again.
+#[derive(Debug, Default)]
+pub(crate) struct Epochs {
+    live: AtomicU64,
+    replay: AtomicU64,
+}
+
+impl Epochs {
+    fn of(&self, stream: Stream) -> &AtomicU64 {
+        match stream {
+            Stream::Live => &self.live,
+            Stream::Replay => &self.replay,
+        }
+    }
+
+    pub(crate) fn current(&self, stream: Stream) -> u64 {
+        self.of(stream).load(Ordering::Acquire)
+    }
+}
+
+impl Pipeline {
+    /// Starts the lanes. Must be called inside a tokio runtime, which carries the writes.
+    pub fn start(
+        options: &PipelineOptions,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        faults: Arc<Faults>,
+    ) -> std::io::Result<Self> {
+        let (failed, failure) = watch::channel(None);
+        let in_flight_bytes = u32::try_from(options.in_flight_bytes).unwrap_or(u32::MAX).max(1);
+        let in_flight = Arc::new(Semaphore::new(in_flight_bytes as usize));
+        let epochs = Arc::new(Epochs::default());
+        let shared = lane::Shared {
+            store,
+            clock,
+            faults: faults.clone(),
+            failed: Arc::new(failed),
+            in_flight: in_flight.clone(),
+            in_flight_bytes,
+            epochs: epochs.clone(),
+            runtime: tokio::runtime::Handle::current(),
+        };
+        let mut lanes = Vec::new();
+        let mut threads = Vec::new();
+        for number in 0..options.lanes.max(1) {
+            let (entry, thread) = lane::spawn(number, options, shared.clone())?;
+            lanes.push(entry);
+            threads.push(thread);
+        }
+        Ok(Self { lanes, threads, in_flight, in_flight_bytes, epochs, faults, failure })
+    }
+
+    /// A router for a stream: takes in what belongs to `slots`, and tells `progress` of it.
+    pub fn router(&self, stream: Stream, slots: SlotSet) -> Router {
+        let inputs = self.lanes.iter().map(|lane| lane.input(stream)).collect();
+        Router::new(stream, slots, inputs, self.epochs.clone())
+    }
+
+    /// What the lanes found wrong lately.
+    pub fn faults(&self) -> &Arc<Faults> {
+        &self.faults
+    }
+
+    /// Resolves with the error that the store failed with, if it ever does.
+    pub fn failure(&self) -> watch::Receiver<Option<Arc<StoreError>>> {
+        self.failure.clone()
+    }
+
+    /// Frames and bytes that wait before the lanes.
+    pub fn queued(&self) -> (usize, usize) {
+        self.lanes.iter().fold((0, 0), |(frames, bytes), lane| {
+            let (more_frames, more_bytes) = lane.queued();
+            (frames + more_frames, bytes + more_bytes)
+        })
+    }
+
+    /// Lets the lanes finish what they have and waits until all of it is durable. All routers must be gone.
+    pub async fn drain(self) {
+        let Self { lanes, threads, in_flight, in_flight_bytes, .. } = self;
+        drop(lanes);
+        let joined = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                // A lane that panicked has aborted the process.
+                let _ = thread.join();
+            }
+        });
+        let _ = joined.await;
+        let _ = in_flight.acquire_many(in_flight_bytes).await;
+    }
+}

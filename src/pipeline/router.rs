@@ -1,0 +1,177 @@
+//! From the socket to the lanes: one router per stream, on the reader's task.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Sender, TrySendError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::progress::Ticket;
+use super::{Epochs, Point, Progress, Stream};
+use crate::decode::Peek;
+use crate::slot::{self, SlotSet};
+
+/// Frames after which a chunk is handed over.
+const CHUNK_FRAMES: usize = 64;
+/// Bytes after which a chunk is handed over.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// Where a chunk's frames come from: names the causes of quarantine rows and repairs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Source {
+    /// Host of the relay.
+    pub relay: String,
+    /// Its `seq` space.
+    pub generation: u32,
+}
+
+/// Frames of one lane, copied out of the socket's buffers (which a kept frame would pin whole).
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    pub stream: Stream,
+    pub epoch: u64,
+    pub source: Arc<Source>,
+    pub ticket: Arc<Ticket>,
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+    /// Gives the budgets back when the chunk is dropped.
+    permits: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
+}
+
+impl Chunk {
+    /// The frames, in the order of the stream.
+    pub fn frames(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(&0).chain(&self.ends);
+        starts.zip(&self.ends).map(|(start, end)| self.bytes.get(*start..*end).unwrap_or_default())
+    }
+
+    /// How many frames there are.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+}
+
+/// The way into one lane for one stream.
+#[derive(Debug, Clone)]
+pub(crate) struct LaneInput {
+    pub chunks: Sender<Chunk>,
+    pub frames: Arc<Semaphore>,
+    pub bytes: Arc<Semaphore>,
+    pub max_bytes: u32,
+}
+
+/// The lanes are gone: the process is stopping.
+#[derive(Debug, thiserror::Error)]
+#[error("the lanes have stopped")]
+pub struct Stopped;
+
+/// Routes the frames of one stream to the lanes by DID.
+pub struct Router {
+    stream: Stream,
+    slots: SlotSet,
+    lanes: Vec<LaneInput>,
+    open: Vec<Option<Chunk>>,
+    epochs: Arc<Epochs>,
+    /// Up to where the stream was routed, told to the progress with each chunk.
+    routed: Point,
+}
+
+impl Router {
+    pub(crate) fn new(
+        stream: Stream,
+        slots: SlotSet,
+        lanes: Vec<LaneInput>,
+        epochs: Arc<Epochs>,
+    ) -> Self {
+        let open = lanes.iter().map(|_| None).collect();
+        Self { stream, slots, lanes, open, epochs, routed: Point::default() }
+    }
+
+    /// Whether this worker takes in frames of that slot.
+    pub fn owns(&self, slot: u8) -> bool {
+        self.slots.contains(slot)
+    }
+
+    /// Up to where the stream was routed.
+    pub fn routed(&self) -> Point {
+        self.routed
+    }
+
+    /// Notes how far the stream was routed; the progress learns it with the next chunk or flush.
+    pub fn advance(&mut self, to: Point) {
+        self.routed = to;
+    }
+
+    /// Takes a frame in, if its slot is ours; waits while its lane's budgets are used up. Call [`Router::advance`] after it.
+    /// Returns whether the frame was taken. A frame without a readable DID belongs to slot 0.
+    pub async fn route(
+        &mut self,
+        frame: &[u8],
+        peek: &Peek<'_>,
+        source: &Arc<Source>,
+        progress: &Arc<Progress>,
+    ) -> Result<bool, Stopped> {
+        let place = peek.did.map_or(0, slot::place);
+        if !self.slots.contains(slot::slot_of_place(place)) {
+            return Ok(false);
+        }
+        let lane = slot::lane_of_place(place, self.lanes.len());
+        let Some(open) = self.open.get_mut(lane) else { return Ok(false) };
+        let chunk = open.get_or_insert_with(|| {
+            progress.routed(self.routed);
+            Chunk {
+                stream: self.stream,
+                epoch: self.epochs.current(self.stream),
+                source: source.clone(),
+                ticket: progress.open_chunk(self.routed),
+                bytes: Vec::with_capacity(CHUNK_BYTES.min(4 * frame.len())),
+                ends: Vec::with_capacity(CHUNK_FRAMES),
+                permits: None,
+            }
+        });
+        chunk.bytes.extend_from_slice(frame);
+        chunk.ends.push(chunk.bytes.len());
+        if chunk.ends.len() >= CHUNK_FRAMES || chunk.bytes.len() >= CHUNK_BYTES {
+            self.hand_over(lane).await?;
+        }
+        Ok(true)
+    }
+
+    /// Hands all open chunks over and tells the progress how far the stream was routed.
+    pub async fn flush(&mut self, progress: &Progress) -> Result<(), Stopped> {
+        for lane in 0..self.lanes.len() {
+            self.hand_over(lane).await?;
+        }
+        progress.routed(self.routed);
+        Ok(())
+    }
+
+    /// Whether frames wait in open chunks.
+    pub fn has_open(&self) -> bool {
+        self.open.iter().any(Option::is_some)
+    }
+
+    /// Forgets what was handed over and not decoded yet: the stream is read again from its watermark.
+    pub fn reset(&mut self) {
+        self.epochs.of(self.stream).fetch_add(1, std::sync::atomic::Ordering::AcqRel);
+        self.open.iter_mut().for_each(|open| *open = None);
+    }
+
+    async fn hand_over(&mut self, lane: usize) -> Result<(), Stopped> {
+        let (Some(input), Some(open)) = (self.lanes.get(lane), self.open.get_mut(lane)) else {
+            return Ok(());
+        };
+        // The chunk stays in its place while we wait, so that a cancelled hand-over loses nothing.
+        let Some(waiting) = open.as_ref() else { return Ok(()) };
+        let frames = u32::try_from(waiting.len()).unwrap_or(u32::MAX);
+        let bytes = u32::try_from(waiting.bytes.len()).unwrap_or(u32::MAX).min(input.max_bytes);
+        let frames = input.frames.clone().acquire_many_owned(frames).await.map_err(|_| Stopped)?;
+        let bytes = input.bytes.clone().acquire_many_owned(bytes).await.map_err(|_| Stopped)?;
+        let Some(mut chunk) = open.take() else { return Ok(()) };
+        chunk.permits = Some((frames, bytes));
+        match input.chunks.try_send(chunk) {
+            Ok(()) => Ok(()),
+            // The channel has room for as many chunks as there are frames in the budget.
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(Stopped),
+        }
+    }
+}
