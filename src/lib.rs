@@ -23,7 +23,10 @@
 
 pub mod clock;
 pub mod config;
+pub mod daemon;
 pub mod decode;
+pub mod ledger;
+pub mod pipeline;
 pub mod relay;
 pub mod slot;
 pub mod store;

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::metrics::StreamMetrics;
 use super::recorder::Recorder;
 use super::status::{Pause, Status};
 use super::times::Times;
@@ -19,7 +20,6 @@ use crate::pipeline::{Faults, Origin, Point, Progress, Router, Source};
 use crate::relay::{DisconnectReason, FailedAttempt, Lost, RelayUrl, Signal, Subscription};
 use crate::slot::SlotSet;
 use crate::store::{Fact, FactKind, StoreError};
-use crate::telemetry::metrics::StreamMetrics;
 
 /// How long a frame may wait for more before its chunk is handed over.
 const FLUSH_AFTER: Duration = Duration::from_millis(1);
@@ -121,16 +121,28 @@ impl Live {
 
     /// Connects; `None` at the shutdown.
     async fn connect(&mut self, shutdown: &CancellationToken) -> Option<()> {
-        let Self { parts, tails, current, metrics, times, .. } = self;
+        let Self {
+            parts,
+            tails,
+            current,
+            metrics,
+            times,
+            ..
+        } = self;
         let (from_oldest, time) = (parts.from_oldest, times.median());
         let resume = |url: &RelayUrl| {
-            let here = current.as_ref().filter(|current| current.relay == url.host());
+            let here = current
+                .as_ref()
+                .filter(|current| current.relay == url.host());
             let here = here.and_then(|current| current.tail(time));
-            cursor(here.as_ref().or_else(|| tails.get(url.host())), from_oldest)
+            cursor(
+                here.as_ref().or_else(|| tails.get(&url.host())),
+                from_oldest,
+            )
         };
         let status = parts.status.clone();
         let failed = |attempt: &FailedAttempt| {
-            metrics.reconnect(attempt.relay.host(), attempt.reason.as_str());
+            metrics.reconnect(&attempt.relay.host(), attempt.reason.as_str());
             status.disconnected(format!("{}: {}", attempt.relay, attempt.detail));
             tracing::warn!(relay = %attempt.relay, reason = %attempt.reason, detail = %attempt.detail,
                 retry_in = ?attempt.retry_in, next = %attempt.next, "could not connect");
@@ -140,9 +152,9 @@ impl Live {
             () = shutdown.cancelled() => return None,
         };
         tracing::info!(relay = %connected.relay, cursor = connected.cursor, "connected");
-        self.parts.status.connected(connected.relay.host());
-        self.metrics.connected(connected.relay.host(), true);
-        self.enter(connected.relay.host());
+        self.parts.status.connected(&connected.relay.host());
+        self.metrics.connected(&connected.relay.host(), true);
+        self.enter(&connected.relay.host());
         Some(())
     }
 
@@ -167,12 +179,18 @@ impl Live {
             relay: relay.to_owned(),
             generation,
             continuity: Continuity::start(),
-            source: Arc::new(Source { relay: relay.to_owned(), generation }),
+            source: Arc::new(Source {
+                relay: relay.to_owned(),
+                generation,
+            }),
             run,
         };
         if let Some(tail) = tail {
             current.continuity = Continuity::resumed(tail.seq, tail.time);
-            let from = Point { seq: tail.seq, time: tail.time };
+            let from = Point {
+                seq: tail.seq,
+                time: tail.time,
+            };
             self.progress.begin(self.origin(&current), from);
             self.parts.router.advance(from);
         } else {
@@ -237,7 +255,9 @@ impl Live {
             return Some(Stop::Pause(Pause::Faults));
         }
         let ahead = self.times.ahead_of(self.parts.clock.now_micros())?;
-        Some(Stop::Pause(Pause::Clock { ahead_seconds: ahead / 1_000_000 }))
+        Some(Stop::Pause(Pause::Clock {
+            ahead_seconds: ahead / 1_000_000,
+        }))
     }
 
     /// Takes one frame in.
@@ -249,19 +269,33 @@ impl Live {
             return self.message(frame);
         }
         let time = self.sample(&peek);
-        let Some(current) = self.current.as_mut() else { return Ok(()) };
+        let Some(current) = self.current.as_mut() else {
+            return Ok(());
+        };
         let step = current.continuity.judge(peek.seq, time);
         self.follow(step).await?;
-        let Some(current) = self.current.as_ref() else { return Ok(()) };
-        let taken = self.parts.router.route(frame, &peek, &current.source, &self.progress).await;
+        let Some(current) = self.current.as_ref() else {
+            return Ok(());
+        };
+        let taken = self
+            .parts
+            .router
+            .route(frame, &peek, &current.source, &self.progress)
+            .await;
         match taken {
             Ok(true) => {}
-            Ok(false) => self.metrics.skipped("slot"),
+            Ok(false) => self.metrics.other_slot(),
             Err(_) => return Err(Stop::Shutdown),
         }
-        if matches!(step, Step::Follows | Step::Jump { .. } | Step::Starts { .. } | Step::Restarted { .. }) {
+        if matches!(
+            step,
+            Step::Follows | Step::Jump { .. } | Step::Starts { .. } | Step::Restarted { .. }
+        ) {
             let seq = current.continuity.routed();
-            self.parts.router.advance(Point { seq, time: self.times.median() });
+            self.parts.router.advance(Point {
+                seq,
+                time: self.times.median(),
+            });
             self.parts.subscription.progressed();
             self.metrics.routed(seq);
         }
@@ -270,13 +304,16 @@ impl Live {
 
     /// Reads the time of some frames, and of all where a decision hangs on it.
     fn sample(&mut self, peek: &Peek<'_>) -> Option<u64> {
-        let resuming = self.current.as_ref().is_some_and(|current| current.continuity.resuming());
+        let resuming = self
+            .current
+            .as_ref()
+            .is_some_and(|current| current.continuity.resuming());
         if !resuming && self.parts.router.has_open() && !self.frames.is_multiple_of(SAMPLE) {
             return None;
         }
-        let time = peek.time.and_then(decode::parse_datetime)?;
+        let time = peek.time.and_then(decode::time::parse_datetime)?;
         self.times.sample(time, self.parts.clock.now_micros());
-        self.metrics.time(time);
+        self.parts.status.newest(time);
         Some(time)
     }
 
@@ -293,7 +330,9 @@ impl Live {
         };
         // A chunk belongs to one span: what is open goes first.
         self.flush().await;
-        let Some(current) = self.current.as_mut() else { return Ok(()) };
+        let Some(current) = self.current.as_mut() else {
+            return Ok(());
+        };
         if generation > 0 {
             current.generation += 1;
             current.run = self.parts.clock.now_micros();
@@ -301,18 +340,32 @@ impl Live {
             tracing::warn!(%relay, generation, seq = from + 1, "the relay counts anew: a new generation begins");
             current.source = Arc::new(Source { relay, generation });
         }
-        let from = Point { seq: from, time: self.times.median() };
-        let Some(current) = self.current.as_ref() else { return Ok(()) };
+        let from = Point {
+            seq: from,
+            time: self.times.median(),
+        };
+        let Some(current) = self.current.as_ref() else {
+            return Ok(());
+        };
         self.progress.begin(self.origin(current), from);
         self.parts.router.advance(from);
         Ok(())
     }
 
     fn jumped(&self, from: u64, to: u64) {
-        let relay = self.current.as_ref().map(|current| current.relay.as_str()).unwrap_or_default();
+        let relay = self
+            .current
+            .as_ref()
+            .map(|current| current.relay.as_str())
+            .unwrap_or_default();
         self.metrics.jump(relay);
-        tracing::warn!(relay, from_seq = from, to_seq = to, missing = to - from,
-            "the relay skipped numbers: the gap stays open in the ledger");
+        tracing::warn!(
+            relay,
+            from_seq = from,
+            to_seq = to,
+            missing = to - from,
+            "the relay skipped numbers: the gap stays open in the ledger"
+        );
     }
 
     /// Reads a message that is for the reader.
@@ -321,9 +374,14 @@ impl Live {
             Ok(Event::Error { error, message }) => {
                 tracing::warn!(error, message, "the relay sent an error");
                 self.metrics.event("error");
-                let (reason, detail) = (DisconnectReason::ErrorFrame, format!("{error}: {message}"));
+                let (reason, detail) =
+                    (DisconnectReason::ErrorFrame, format!("{error}: {message}"));
                 self.parts.subscription.disconnect(reason);
-                Err(Stop::Lost(Lost { reason, detail, poison: false }))
+                Err(Stop::Lost(Lost {
+                    reason,
+                    detail,
+                    poison: false,
+                }))
             }
             Ok(Event::Info(info)) => {
                 tracing::warn!(name = info.name, message = info.message, "the relay says");
@@ -347,32 +405,51 @@ impl Live {
     /// The connection is gone. A frame that breaks it again and again is passed.
     async fn lost(&mut self, lost: Lost) {
         self.flush().await;
-        let Some(current) = self.current.as_mut() else { return };
+        let Some(current) = self.current.as_mut() else {
+            return;
+        };
         self.metrics.connected(&current.relay, false);
         self.metrics.reconnect(&current.relay, lost.reason.as_str());
-        self.parts.status.disconnected(format!("{}: {}", lost.reason, lost.detail));
+        self.parts
+            .status
+            .disconnected(format!("{}: {}", lost.reason, lost.detail));
         tracing::warn!(relay = current.relay, reason = %lost.reason, detail = lost.detail, "connection lost");
         if !lost.poison {
             return;
         }
         let at = current.continuity.routed();
-        let strikes = if self.strikes.0 == at { self.strikes.1 + 1 } else { 1 };
+        let strikes = if self.strikes.0 == at {
+            self.strikes.1 + 1
+        } else {
+            1
+        };
         self.strikes = (at, strikes);
         if strikes < STRIKES && lost.reason != DisconnectReason::TooLarge {
             return;
         }
         self.strikes = (at + 1, 0);
         current.continuity.pass(at + 1);
-        let passed = Point { seq: at + 1, time: self.times.median() };
+        let passed = Point {
+            seq: at + 1,
+            time: self.times.median(),
+        };
         self.progress.pass(passed);
         self.parts.router.advance(passed);
         self.metrics.skipped("poison");
-        tracing::error!(relay = current.relay, seq = at + 1, detail = lost.detail,
-            "passed a frame that can't be read: the ledger shows it");
+        tracing::error!(
+            relay = current.relay,
+            seq = at + 1,
+            detail = lost.detail,
+            "passed a frame that can't be read: the ledger shows it"
+        );
     }
 
     /// Stops reading for a while, forgets what is not durable, and goes on behind the watermark.
-    async fn pause(&mut self, pause: Pause, shutdown: &CancellationToken) -> Result<(), StoreError> {
+    async fn pause(
+        &mut self,
+        pause: Pause,
+        shutdown: &CancellationToken,
+    ) -> Result<(), StoreError> {
         tracing::error!(reason = %pause, "ingestion pauses");
         self.parts.subscription.disconnect(DisconnectReason::Resume);
         self.parts.status.pause(Some(pause.clone()));
@@ -443,7 +520,12 @@ impl Current {
     /// Where this relay goes on, behind a frame of `time`; `None` where nothing was taken from it.
     fn tail(&self, time: u64) -> Option<Resume> {
         let (seq, anchored) = self.continuity.tail()?;
-        Some(Resume { generation: self.generation, seq, time, anchored })
+        Some(Resume {
+            generation: self.generation,
+            seq,
+            time,
+            anchored,
+        })
     }
 }
 

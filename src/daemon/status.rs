@@ -1,6 +1,7 @@
 //! What the daemon says of itself to `/readyz`.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Why ingestion pauses.
@@ -42,7 +43,10 @@ impl fmt::Display for Pause {
 
 /// The state of the live stream, as others see it.
 #[derive(Debug, Default)]
-pub struct Status(Mutex<State>);
+pub struct Status {
+    state: Mutex<State>,
+    newest: AtomicU64,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -71,6 +75,16 @@ impl Status {
         self.lock().pause = pause;
     }
 
+    /// A frame of this time (microseconds) came.
+    pub fn newest(&self, time: u64) {
+        self.newest.fetch_max(time, Ordering::Relaxed);
+    }
+
+    /// The newest time of a frame, in microseconds; 0 before the first.
+    pub fn newest_time(&self) -> u64 {
+        self.newest.load(Ordering::Relaxed)
+    }
+
     /// The relay that is connected.
     pub fn relay(&self) -> Option<String> {
         self.lock().relay.clone()
@@ -91,6 +105,6 @@ impl Status {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

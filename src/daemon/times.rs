@@ -38,7 +38,9 @@ impl Times {
         if self.latest.len() < CLOCK_SAMPLES {
             return None;
         }
-        median(self.latest.iter()).checked_sub(now).filter(|ahead| *ahead > MAX_AHEAD)
+        median(self.latest.iter())
+            .checked_sub(now)
+            .filter(|ahead| *ahead > MAX_AHEAD)
     }
 }
 
@@ -61,7 +63,11 @@ mod tests {
         for n in 0..100 {
             times.sample(if n % 10 == 0 { u64::MAX } else { 1000 + n }, 5000);
         }
-        assert!((1090..=1100).contains(&times.median()), "{}", times.median());
+        assert!(
+            (1090..=1100).contains(&times.median()),
+            "{}",
+            times.median()
+        );
         assert_eq!(times.ahead_of(2000), None);
     }
 

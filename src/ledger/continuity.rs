@@ -85,7 +85,11 @@ impl Continuity {
 
     /// A stream that goes on behind `seq`, the frame of `time` (microseconds).
     pub fn resumed(seq: u64, time: u64) -> Self {
-        Self { phase: Phase::Resumed { time }, routed: seq, ..Self::start() }
+        Self {
+            phase: Phase::Resumed { time },
+            routed: seq,
+            ..Self::start()
+        }
     }
 
     /// The same stream over a new connection, after a frame of `time` (microseconds).
@@ -144,7 +148,9 @@ impl Continuity {
             Some(first) if seq > first && seq - first <= START_STEP => {
                 self.doubted = None;
                 self.follow(seq);
-                Step::Starts { from: first.saturating_sub(1) }
+                Step::Starts {
+                    from: first.saturating_sub(1),
+                }
             }
             _ => Step::Unproven,
         }
@@ -154,7 +160,9 @@ impl Continuity {
         if seq < self.routed && time.is_some_and(|time| time > held + RESTART_MARGIN) {
             self.doubted = None;
             self.follow(seq);
-            return Step::Restarted { from: seq.saturating_sub(1) };
+            return Step::Restarted {
+                from: seq.saturating_sub(1),
+            };
         }
         if seq == self.routed {
             self.phase = Phase::Following;
@@ -197,7 +205,10 @@ impl Continuity {
         if self.sparse() && !resumed {
             return step;
         }
-        Step::Jump { from, to: first.saturating_sub(1) }
+        Step::Jump {
+            from,
+            to: first.saturating_sub(1),
+        }
     }
 }
 
@@ -206,7 +217,9 @@ mod tests {
     use super::*;
 
     fn follow(continuity: &mut Continuity, seqs: &[u64]) -> Vec<Step> {
-        seqs.iter().map(|seq| continuity.judge(Some(*seq), Some(1))).collect()
+        seqs.iter()
+            .map(|seq| continuity.judge(Some(*seq), Some(1)))
+            .collect()
     }
 
     #[test]
@@ -227,7 +240,10 @@ mod tests {
     #[test]
     fn the_anchor_proves_that_nothing_was_skipped() {
         let mut continuity = Continuity::resumed(100, 1);
-        assert_eq!(follow(&mut continuity, &[100, 101]), [Step::Again, Step::Follows]);
+        assert_eq!(
+            follow(&mut continuity, &[100, 101]),
+            [Step::Again, Step::Follows]
+        );
         let mut dense = Continuity::resumed(100, 1);
         assert_eq!(follow(&mut dense, &[101]), [Step::Follows]);
     }
@@ -237,7 +253,11 @@ mod tests {
         let mut continuity = Continuity::resumed(100, 1);
         assert_eq!(
             follow(&mut continuity, &[200, 201, 202]),
-            [Step::Unproven, Step::Jump { from: 100, to: 199 }, Step::Follows]
+            [
+                Step::Unproven,
+                Step::Jump { from: 100, to: 199 },
+                Step::Follows
+            ]
         );
     }
 
@@ -246,7 +266,13 @@ mod tests {
         let mut continuity = Continuity::resumed(100, 1);
         assert_eq!(
             follow(&mut continuity, &[100, 101, 1 << 50, 103, 104]),
-            [Step::Again, Step::Follows, Step::Unproven, Step::Follows, Step::Follows]
+            [
+                Step::Again,
+                Step::Follows,
+                Step::Unproven,
+                Step::Follows,
+                Step::Follows
+            ]
         );
         assert_eq!(continuity.routed(), 104);
     }
@@ -265,15 +291,24 @@ mod tests {
     fn smaller_numbers_with_newer_times_are_a_new_generation() {
         let mut continuity = Continuity::resumed(1000, 5_000_000);
         assert_eq!(continuity.judge(Some(7), Some(4_000_000)), Step::Again);
-        assert_eq!(continuity.judge(Some(8), Some(90_000_000)), Step::Restarted { from: 7 });
+        assert_eq!(
+            continuity.judge(Some(8), Some(90_000_000)),
+            Step::Restarted { from: 7 }
+        );
         assert_eq!(continuity.judge(Some(9), Some(90_000_000)), Step::Follows);
     }
 
     #[test]
     fn a_sparse_relay_is_known_as_one() {
         let mut continuity = Continuity::start();
-        let steps = follow(&mut continuity, &(1..200).map(|n| n * 10).collect::<Vec<_>>());
-        let jumps = steps.iter().filter(|step| matches!(step, Step::Jump { .. })).count();
+        let steps = follow(
+            &mut continuity,
+            &(1..200).map(|n| n * 10).collect::<Vec<_>>(),
+        );
+        let jumps = steps
+            .iter()
+            .filter(|step| matches!(step, Step::Jump { .. }))
+            .count();
         assert_eq!(jumps as u64, SPARSE_STEPS);
         assert!(continuity.sparse());
     }

@@ -26,11 +26,17 @@ pub struct Resume {
 /// Where live goes on at a relay: the oldest tail of these slots in its newest generation. `None` where nothing is held.
 pub fn resume(facts: &[Fact], relay: &str, slots: SlotSet) -> Option<Resume> {
     let generation = newest_generation(facts, relay)?;
-    let of_relay = || facts.iter().filter(|fact| fact.relay == relay && fact.generation == generation);
+    let of_relay = || {
+        facts
+            .iter()
+            .filter(|fact| fact.relay == relay && fact.generation == generation)
+    };
     let tails = slots
         .iter()
         .filter_map(|slot| {
-            of_relay().filter(|fact| fact.slots.contains(slot)).max_by_key(|fact| fact.to_seq)
+            of_relay()
+                .filter(|fact| fact.slots.contains(slot))
+                .max_by_key(|fact| fact.to_seq)
         })
         .min_by_key(|fact| fact.to_seq)?;
     Some(Resume {
@@ -43,7 +49,11 @@ pub fn resume(facts: &[Fact], relay: &str, slots: SlotSet) -> Option<Resume> {
 
 /// The newest generation that anything is known of.
 pub fn newest_generation(facts: &[Fact], relay: &str) -> Option<u32> {
-    facts.iter().filter(|fact| fact.relay == relay).map(|fact| fact.generation).max()
+    facts
+        .iter()
+        .filter(|fact| fact.relay == relay)
+        .map(|fact| fact.generation)
+        .max()
 }
 
 /// An interval (from_seq, to_seq] between two held ones that is not held.
@@ -68,8 +78,10 @@ pub struct Gap {
 /// What lies between held intervals, per relay and generation, for these slots.
 pub fn gaps(facts: &[Fact], slots: SlotSet) -> Vec<Gap> {
     let mut gaps: BTreeMap<(String, u32, u64, u64), Gap> = BTreeMap::new();
-    let mut streams: Vec<(&str, u32)> =
-        facts.iter().map(|fact| (fact.relay.as_str(), fact.generation)).collect();
+    let mut streams: Vec<(&str, u32)> = facts
+        .iter()
+        .map(|fact| (fact.relay.as_str(), fact.generation))
+        .collect();
     streams.sort_unstable();
     streams.dedup();
     for (relay, generation) in streams {
@@ -126,7 +138,9 @@ fn gaps_of_slot<'a>(
 
 /// Seconds between held intervals that are missing, over all relays.
 pub fn missing_seconds(gaps: &[Gap]) -> u64 {
-    gaps.iter().map(|gap| gap.to_time.saturating_sub(gap.from_time) / 1_000_000).sum()
+    gaps.iter()
+        .map(|gap| gap.to_time.saturating_sub(gap.from_time) / 1_000_000)
+        .sum()
 }
 
 #[cfg(test)]
@@ -169,7 +183,11 @@ mod tests {
         ];
         let at = resume(&facts, "r", SlotSet::ALL).unwrap();
         assert_eq!((at.seq, at.anchored), (51, false));
-        let more = [facts[0].clone(), facts[1].clone(), fact(1, 51, 60, SlotSet::ALL, FactKind::Live)];
+        let more = [
+            facts[0].clone(),
+            facts[1].clone(),
+            fact(1, 51, 60, SlotSet::ALL, FactKind::Live),
+        ];
         let gaps = gaps(&more, SlotSet::ALL);
         assert_eq!((gaps[0].from_seq, gaps[0].to_seq), (50, 51));
     }
@@ -183,8 +201,10 @@ mod tests {
             fact(4, 20, 25, SlotSet::owned_by(0, 2), FactKind::Replay),
         ];
         let gaps = gaps(&facts, SlotSet::ALL);
-        let ends: Vec<_> =
-            gaps.iter().map(|gap| (gap.from_seq, gap.to_seq, gap.slots.len())).collect();
+        let ends: Vec<_> = gaps
+            .iter()
+            .map(|gap| (gap.from_seq, gap.to_seq, gap.slots.len()))
+            .collect();
         assert_eq!(ends, [(20, 30, 128), (25, 30, 128)]);
         assert_eq!(missing_seconds(&gaps), 15);
         assert_eq!(super::gaps(&facts[..2], SlotSet::ALL), []);

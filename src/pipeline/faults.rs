@@ -83,7 +83,11 @@ pub enum Verdict {
 impl Faults {
     /// Nothing found yet.
     pub fn new(limits: FaultLimits) -> Self {
-        Self { limits, state: Mutex::default(), tripped: Notify::new() }
+        Self {
+            limits,
+            state: Mutex::default(),
+            tripped: Notify::new(),
+        }
     }
 
     /// The limits.
@@ -114,7 +118,10 @@ impl Faults {
 
     /// Marks the moment at which a frame failed.
     pub fn mark(&self) -> Mark {
-        Mark { judged: self.lock().judged, at: Instant::now() }
+        Mark {
+            judged: self.lock().judged,
+            at: Instant::now(),
+        }
     }
 
     /// What becomes of a frame that failed at `mark`.
@@ -153,7 +160,11 @@ impl Faults {
         let mut state = self.lock();
         let until = second_reading.then(|| Instant::now() + 6 * self.limits.pause);
         let (judged, trusting_until) = (state.judged, until.or(state.trusting_until));
-        *state = State { judged, trusting_until, ..State::default() };
+        *state = State {
+            judged,
+            trusting_until,
+            ..State::default()
+        };
     }
 
     #[expect(clippy::cast_precision_loss, reason = "counts of a thousand frames")]
@@ -163,7 +174,11 @@ impl Faults {
         if !enough || !many {
             return false;
         }
-        let dids: HashSet<u64> = state.recent.iter().flat_map(|one| one.failed.clone()).collect();
+        let dids: HashSet<u64> = state
+            .recent
+            .iter()
+            .flat_map(|one| one.failed.clone())
+            .collect();
         dids.len() >= self.limits.min_dids
     }
 
@@ -174,7 +189,8 @@ impl Faults {
 
 impl State {
     fn trusting(&self) -> bool {
-        self.trusting_until.is_some_and(|until| Instant::now() < until)
+        self.trusting_until
+            .is_some_and(|until| Instant::now() < until)
     }
 }
 
@@ -183,7 +199,10 @@ mod tests {
     use super::*;
 
     fn faults() -> Faults {
-        Faults::new(FaultLimits { hold: Duration::from_secs(3600), ..FaultLimits::default() })
+        Faults::new(FaultLimits {
+            hold: Duration::from_secs(3600),
+            ..FaultLimits::default()
+        })
     }
 
     #[test]
@@ -226,7 +245,10 @@ mod tests {
 
     #[test]
     fn a_suspect_is_not_held_for_ever() {
-        let faults = Faults::new(FaultLimits { hold: Duration::ZERO, ..FaultLimits::default() });
+        let faults = Faults::new(FaultLimits {
+            hold: Duration::ZERO,
+            ..FaultLimits::default()
+        });
         assert_eq!(faults.verdict(faults.mark()), Verdict::Quarantine);
     }
 }

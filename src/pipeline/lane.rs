@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::faults::{Mark, Verdict};
+use super::metrics::LaneMetrics;
 use super::progress::Ticket;
 use super::router::{Chunk, LaneInput, Source};
 use super::writes::{Counts, Writer};
@@ -17,7 +18,6 @@ use super::{Epochs, Faults, PipelineOptions, Stream};
 use crate::clock::Clock;
 use crate::decode::{self, Decoder, Event};
 use crate::store::{Store, StoreError, WriteBatch};
-use crate::telemetry::metrics::LaneMetrics;
 
 /// Suspects that a lane holds at most; beyond it the oldest is quarantined.
 const MAX_SUSPECTS: usize = 512;
@@ -57,12 +57,14 @@ impl Entry {
 
     /// Frames and bytes that wait.
     pub fn queued(&self) -> (usize, usize) {
-        [&self.live, &self.replay].into_iter().fold((0, 0), |(frames, bytes), input| {
-            (
-                frames + self.max_frames - input.frames.available_permits(),
-                bytes + input.max_bytes as usize - input.bytes.available_permits(),
-            )
-        })
+        [&self.live, &self.replay]
+            .into_iter()
+            .fold((0, 0), |(frames, bytes), input| {
+                (
+                    frames + self.max_frames - input.frames.available_permits(),
+                    bytes + input.max_bytes as usize - input.bytes.available_permits(),
+                )
+            })
     }
 }
 
@@ -74,13 +76,23 @@ pub(crate) fn spawn(
 ) -> std::io::Result<(Entry, JoinHandle<()>)> {
     let lanes = options.lanes.max(1);
     // A chunk must fit into its budget.
-    let max_frames = (options.max_frames / lanes).max(64);
-    let max_bytes = u32::try_from(options.max_bytes / lanes).unwrap_or(u32::MAX).max(1);
+    let max_frames = (options.max_frames / (2 * lanes)).max(64);
+    let max_bytes = u32::try_from(options.max_bytes / (2 * lanes))
+        .unwrap_or(u32::MAX)
+        .max(1);
     let input = || {
         let (sender, receiver) = bounded(max_frames);
         let frames = Arc::new(Semaphore::new(max_frames));
         let bytes = Arc::new(Semaphore::new(max_bytes as usize));
-        (LaneInput { chunks: sender, frames, bytes, max_bytes }, receiver)
+        (
+            LaneInput {
+                chunks: sender,
+                frames,
+                bytes,
+                max_bytes,
+            },
+            receiver,
+        )
     };
     let (live, live_chunks) = input();
     let (replay, replay_chunks) = input();
@@ -99,12 +111,21 @@ pub(crate) fn spawn(
         spares,
         spare,
     };
-    let thread = std::thread::Builder::new().name(format!("lane-{number}")).spawn(move || {
-        let guard = AbortOnPanic;
-        lane.run(live_chunks, replay_chunks);
-        drop(guard);
-    })?;
-    Ok((Entry { live, replay, max_frames }, thread))
+    let thread = std::thread::Builder::new()
+        .name(format!("lane-{number}"))
+        .spawn(move || {
+            let guard = AbortOnPanic;
+            lane.run(live_chunks, replay_chunks);
+            drop(guard);
+        })?;
+    Ok((
+        Entry {
+            live,
+            replay,
+            max_frames,
+        },
+        thread,
+    ))
 }
 
 /// A lane that panics must not leave the others running: the process restarts at the watermark.
@@ -202,7 +223,9 @@ impl Lane {
         } else {
             Duration::from_millis(100)
         };
-        let due = self.due.map(|due| due.saturating_duration_since(Instant::now()));
+        let due = self
+            .due
+            .map(|due| due.saturating_duration_since(Instant::now()));
         due.map_or(idle, |due| due.min(idle))
     }
 
@@ -221,7 +244,8 @@ impl Lane {
         self.metrics.decoded(chunk.len(), began.elapsed());
         self.shared.faults.judge(chunk.len(), failed);
         self.tickets.push(chunk.ticket.clone());
-        self.due.get_or_insert_with(|| began + self.options.batch_age);
+        self.due
+            .get_or_insert_with(|| began + self.options.batch_age);
     }
 
     /// Decodes one frame into the batch; gives the hash of its DID if it failed.
@@ -272,7 +296,9 @@ impl Lane {
             if verdict == Verdict::Wait && !stale {
                 return;
             }
-            let Some(suspect) = self.suspects.pop_front() else { return };
+            let Some(suspect) = self.suspects.pop_front() else {
+                return;
+            };
             self.suspect_bytes -= suspect.frame.len();
             // A suspect to be read again keeps its chunk outstanding, and with it the watermark.
             if verdict == Verdict::Quarantine && !stale {
@@ -291,9 +317,16 @@ impl Lane {
         let peek = decode::peek(&suspect.frame);
         self.metrics.quarantined(suspect.reason);
         tracing::debug!(reason = suspect.reason, detail = %suspect.detail, did = peek.did, seq = peek.seq, "quarantined");
-        writer.quarantine(&suspect.frame, &peek, suspect.reason, suspect.detail, &mut self.batch);
+        writer.quarantine(
+            &suspect.frame,
+            &peek,
+            suspect.reason,
+            suspect.detail,
+            &mut self.batch,
+        );
         self.tickets.push(suspect.ticket);
-        self.due.get_or_insert_with(|| Instant::now() + self.options.batch_age);
+        self.due
+            .get_or_insert_with(|| Instant::now() + self.options.batch_age);
     }
 
     fn full(&self) -> bool {
@@ -310,7 +343,9 @@ impl Lane {
         let size = u32::try_from(self.batch.size()).unwrap_or(u32::MAX);
         let size = size.clamp(1, self.shared.in_flight_bytes);
         let permit = self.shared.in_flight.clone().acquire_many_owned(size);
-        let Ok(permit) = self.shared.runtime.block_on(permit) else { return };
+        let Ok(permit) = self.shared.runtime.block_on(permit) else {
+            return;
+        };
         let next = self.spare.try_recv().unwrap_or_default();
         let batch = std::mem::replace(&mut self.batch, next);
         let delivery = Delivery {
@@ -321,7 +356,9 @@ impl Lane {
             permit,
         };
         self.metrics.publish();
-        self.shared.runtime.spawn(delivery.run(batch, Instant::now()));
+        self.shared
+            .runtime
+            .spawn(delivery.run(batch, Instant::now()));
     }
 }
 

@@ -10,6 +10,7 @@
 
 pub mod faults;
 mod lane;
+mod metrics;
 pub mod progress;
 pub mod retry;
 mod router;
@@ -38,9 +39,9 @@ use crate::store::{Store, StoreError};
 pub struct PipelineOptions {
     /// Decode threads.
     pub lanes: usize,
-    /// Frames that wait, over all lanes of one stream.
+    /// Frames that wait, over all lanes and both streams.
     pub max_frames: usize,
-    /// Bytes of frames that wait, over all lanes of one stream.
+    /// Bytes of frames that wait, over all lanes and both streams.
     pub max_bytes: usize,
     /// Bytes of batches on their way to the store, over all lanes.
     pub in_flight_bytes: usize,
@@ -117,7 +118,9 @@ impl Pipeline {
         faults: Arc<Faults>,
     ) -> std::io::Result<Self> {
         let (failed, failure) = watch::channel(None);
-        let in_flight_bytes = u32::try_from(options.in_flight_bytes).unwrap_or(u32::MAX).max(1);
+        let in_flight_bytes = u32::try_from(options.in_flight_bytes)
+            .unwrap_or(u32::MAX)
+            .max(1);
         let in_flight = Arc::new(Semaphore::new(in_flight_bytes as usize));
         let epochs = Arc::new(Epochs::default());
         let shared = lane::Shared {
@@ -137,7 +140,15 @@ impl Pipeline {
             lanes.push(entry);
             threads.push(thread);
         }
-        Ok(Self { lanes, threads, in_flight, in_flight_bytes, epochs, faults, failure })
+        Ok(Self {
+            lanes,
+            threads,
+            in_flight,
+            in_flight_bytes,
+            epochs,
+            faults,
+            failure,
+        })
     }
 
     /// A router for a stream: takes in what belongs to `slots`, and tells `progress` of it.
@@ -166,7 +177,13 @@ impl Pipeline {
 
     /// Lets the lanes finish what they have and waits until all of it is durable. All routers must be gone.
     pub async fn drain(self) {
-        let Self { lanes, threads, in_flight, in_flight_bytes, .. } = self;
+        let Self {
+            lanes,
+            threads,
+            in_flight,
+            in_flight_bytes,
+            ..
+        } = self;
         drop(lanes);
         let joined = tokio::task::spawn_blocking(move || {
             for thread in threads {

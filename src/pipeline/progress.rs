@@ -71,13 +71,21 @@ impl Progress {
     /// Starts a span after `from`; the one before takes no more frames.
     pub fn begin(&self, origin: Arc<Origin>, from: Point) {
         let kind = origin.kind;
-        self.lock().spans.push_back(Span { origin, kind, from, routed: from, saved: None });
+        self.lock().spans.push_back(Span {
+            origin,
+            kind,
+            from,
+            routed: from,
+            saved: None,
+        });
     }
 
     /// Notes that the frame after the current span, up to `to`, was passed unread, and goes on behind it.
     pub fn pass(&self, to: Point) {
         let mut state = self.lock();
-        let Some(last) = state.spans.back() else { return };
+        let Some(last) = state.spans.back() else {
+            return;
+        };
         let (origin, from) = (last.origin.clone(), last.routed);
         let passed = FactKind::Passed;
         state.spans.push_back(Span {
@@ -88,7 +96,13 @@ impl Progress {
             saved: None,
         });
         let kind = origin.kind;
-        state.spans.push_back(Span { origin, kind, from: to, routed: to, saved: None });
+        state.spans.push_back(Span {
+            origin,
+            kind,
+            from: to,
+            routed: to,
+            saved: None,
+        });
     }
 
     /// Notes how far the stream was routed. Never goes back.
@@ -106,8 +120,14 @@ impl Progress {
         let chunk = state.next_chunk;
         state.next_chunk += 1;
         let span = state.retired + (state.spans.len() as u64).saturating_sub(1);
-        state.outstanding.insert(chunk, Outstanding { span, before });
-        Arc::new(Ticket { progress: self.clone(), chunk, parts: AtomicU32::new(1) })
+        state
+            .outstanding
+            .insert(chunk, Outstanding { span, before });
+        Arc::new(Ticket {
+            progress: self.clone(),
+            chunk,
+            parts: AtomicU32::new(1),
+        })
     }
 
     /// The highest point at or below which all of the current span is durable.
@@ -183,7 +203,10 @@ impl State {
 
     fn front_is_done(&self) -> bool {
         self.spans.front().is_some_and(|span| {
-            let pending = self.outstanding.values().any(|chunk| chunk.span == self.retired);
+            let pending = self
+                .outstanding
+                .values()
+                .any(|chunk| chunk.span == self.retired);
             let empty = span.routed.seq == span.from.seq;
             !pending && (empty || span.saved >= Some(span.routed.seq))
         })
@@ -246,7 +269,10 @@ mod tests {
     }
 
     fn at(seq: u64) -> Point {
-        Point { seq, time: seq * 1000 }
+        Point {
+            seq,
+            time: seq * 1000,
+        }
     }
 
     #[test]
@@ -312,11 +338,18 @@ mod tests {
         progress.routed(at(4));
         progress.pass(at(5));
         progress.routed(at(9));
-        let kinds: Vec<_> =
-            progress.facts().iter().map(|fact| (fact.kind, fact.from_seq, fact.to_seq)).collect();
+        let kinds: Vec<_> = progress
+            .facts()
+            .iter()
+            .map(|fact| (fact.kind, fact.from_seq, fact.to_seq))
+            .collect();
         assert_eq!(
             kinds,
-            [(FactKind::Live, 0, 4), (FactKind::Passed, 4, 5), (FactKind::Live, 5, 9)]
+            [
+                (FactKind::Live, 0, 4),
+                (FactKind::Passed, 4, 5),
+                (FactKind::Live, 5, 9)
+            ]
         );
     }
 }

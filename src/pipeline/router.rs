@@ -41,7 +41,9 @@ impl Chunk {
     /// The frames, in the order of the stream.
     pub fn frames(&self) -> impl Iterator<Item = &[u8]> {
         let starts = std::iter::once(&0).chain(&self.ends);
-        starts.zip(&self.ends).map(|(start, end)| self.bytes.get(*start..*end).unwrap_or_default())
+        starts
+            .zip(&self.ends)
+            .map(|(start, end)| self.bytes.get(*start..*end).unwrap_or_default())
     }
 
     /// How many frames there are.
@@ -83,7 +85,14 @@ impl Router {
         epochs: Arc<Epochs>,
     ) -> Self {
         let open = lanes.iter().map(|_| None).collect();
-        Self { stream, slots, lanes, open, epochs, routed: Point::default() }
+        Self {
+            stream,
+            slots,
+            lanes,
+            open,
+            epochs,
+            routed: Point::default(),
+        }
     }
 
     /// Whether this worker takes in frames of that slot.
@@ -115,7 +124,9 @@ impl Router {
             return Ok(false);
         }
         let lane = slot::lane_of_place(place, self.lanes.len());
-        let Some(open) = self.open.get_mut(lane) else { return Ok(false) };
+        let Some(open) = self.open.get_mut(lane) else {
+            return Ok(false);
+        };
         let chunk = open.get_or_insert_with(|| {
             progress.routed(self.routed);
             Chunk {
@@ -152,7 +163,9 @@ impl Router {
 
     /// Forgets what was handed over and not decoded yet: the stream is read again from its watermark.
     pub fn reset(&mut self) {
-        self.epochs.of(self.stream).fetch_add(1, std::sync::atomic::Ordering::AcqRel);
+        self.epochs
+            .of(self.stream)
+            .fetch_add(1, std::sync::atomic::Ordering::AcqRel);
         self.open.iter_mut().for_each(|open| *open = None);
     }
 
@@ -161,12 +174,28 @@ impl Router {
             return Ok(());
         };
         // The chunk stays in its place while we wait, so that a cancelled hand-over loses nothing.
-        let Some(waiting) = open.as_ref() else { return Ok(()) };
+        let Some(waiting) = open.as_ref() else {
+            return Ok(());
+        };
         let frames = u32::try_from(waiting.len()).unwrap_or(u32::MAX);
-        let bytes = u32::try_from(waiting.bytes.len()).unwrap_or(u32::MAX).min(input.max_bytes);
-        let frames = input.frames.clone().acquire_many_owned(frames).await.map_err(|_| Stopped)?;
-        let bytes = input.bytes.clone().acquire_many_owned(bytes).await.map_err(|_| Stopped)?;
-        let Some(mut chunk) = open.take() else { return Ok(()) };
+        let bytes = u32::try_from(waiting.bytes.len())
+            .unwrap_or(u32::MAX)
+            .min(input.max_bytes);
+        let frames = input
+            .frames
+            .clone()
+            .acquire_many_owned(frames)
+            .await
+            .map_err(|_| Stopped)?;
+        let bytes = input
+            .bytes
+            .clone()
+            .acquire_many_owned(bytes)
+            .await
+            .map_err(|_| Stopped)?;
+        let Some(mut chunk) = open.take() else {
+            return Ok(());
+        };
         chunk.permits = Some((frames, bytes));
         match input.chunks.try_send(chunk) {
             Ok(()) => Ok(()),

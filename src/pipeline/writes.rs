@@ -23,14 +23,15 @@ pub(crate) struct Writer<'a> {
 }
 
 /// Counts of one frame's operations.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default)]
 pub(crate) struct Counts {
     pub creates: u64,
     pub updates: u64,
     pub deletes: u64,
     /// Operations on collections that are not stored.
     pub unwanted: u64,
-    pub faults: [u64; 4],
+    /// How records break the data model: mostly none.
+    pub faults: Vec<decode::RecordFault>,
 }
 
 impl Writer<'_> {
@@ -70,7 +71,11 @@ impl Writer<'_> {
                     decode::record_to_json(record, json);
                     json.as_slice()
                 });
-                RecordBody { cid, record, json: json.filter(|json| !json.is_empty()) }
+                RecordBody {
+                    cid,
+                    record,
+                    json: json.filter(|json| !json.is_empty()),
+                }
             });
             batch.put_record(RecordWrite {
                 did: commit.repo,
@@ -84,7 +89,12 @@ impl Writer<'_> {
         // Only a `tooBig` commit may leave its own block out; its repair brings the revision as well.
         if let Some(data) = commit.data {
             let (rev, commit_cid) = (commit.rev, commit.commit);
-            batch.put_rev(RevWrite { did: commit.repo, rev, data, commit: commit_cid });
+            batch.put_rev(RevWrite {
+                did: commit.repo,
+                rev,
+                data,
+                commit: commit_cid,
+            });
         }
         if commit.too_big {
             let version = commit.rev.micros();
@@ -116,16 +126,28 @@ impl Writer<'_> {
     }
 
     fn identity(&self, identity: &Identity<'_>, batch: &mut WriteBatch) {
-        let Some(handle) = identity.handle else { return };
+        let Some(handle) = identity.handle else {
+            return;
+        };
         // A time that can't be believed loses to any other, but an only handle is better than none.
         let version = self.believable(identity.time).unwrap_or(0);
         let handle = handle.to_ascii_lowercase();
-        batch.put_handle(HandleWrite { did: identity.did.to_owned(), version, handle });
+        batch.put_handle(HandleWrite {
+            did: identity.did.to_owned(),
+            version,
+            handle,
+        });
     }
 
     fn account(&self, account: &Account<'_>, batch: &mut WriteBatch) {
         let ask = |reason: &str, version: u64| {
-            self.repair(account.did, Some(account.seq), RepairKind::Status, reason, version)
+            self.repair(
+                account.did,
+                Some(account.seq),
+                RepairKind::Status,
+                reason,
+                version,
+            )
         };
         let Some(version) = self.believable(account.time) else {
             batch.put_repair(ask("account_time", 0));
@@ -169,17 +191,27 @@ impl Writer<'_> {
         if peek.seq.is_none() {
             // Without a number, the bytes name the cause.
             let hash = xxhash_rust::xxh3::xxh3_64(frame);
-            repair.id = format!("{}/{}/x{hash:016x}/content", self.source.relay, self.source.generation);
+            repair.id = format!(
+                "{}/{}/x{hash:016x}/content",
+                self.source.relay, self.source.generation
+            );
         }
         batch.put_repair(repair);
     }
 
     fn quarantine_id(&self, frame: &[u8], did: &str) -> String {
-        let day: String =
-            decode::format_datetime(self.now).chars().take(10).filter(char::is_ascii_digit).collect();
+        let day: String = decode::time::format_datetime(self.now)
+            .chars()
+            .take(10)
+            .filter(char::is_ascii_digit)
+            .collect();
         let source = xxhash_rust::xxh3::xxh3_64(self.source.relay.as_bytes());
         let hash = xxhash_rust::xxh3::xxh3_64_with_seed(frame, source);
-        let slot = if did.is_empty() { 0 } else { slot::slot_of(did) };
+        let slot = if did.is_empty() {
+            0
+        } else {
+            slot::slot_of(did)
+        };
         format!("{day}-{slot:02x}-{hash:016x}")
     }
 
@@ -196,26 +228,37 @@ impl Writer<'_> {
             Some(seq) => format!("{relay}/{generation}/{seq}/{}", kind.as_str()),
             None => format!("{relay}/{generation}/-/{}", kind.as_str()),
         };
-        Repair { did: did.to_owned(), id, kind, reason: reason.to_owned(), version }
+        Repair {
+            did: did.to_owned(),
+            id,
+            kind,
+            reason: reason.to_owned(),
+            version,
+        }
     }
 
     /// A message's time in microseconds, unless it is unreadable or ahead of our clock.
     fn believable(&self, time: &str) -> Option<u64> {
-        decode::parse_datetime(time).filter(|time| *time <= self.now + MAX_AHEAD)
+        decode::time::parse_datetime(time).filter(|time| *time <= self.now + MAX_AHEAD)
     }
 }
 
 impl Counts {
+    /// Adds another frame's.
+    pub fn add_all(&mut self, other: &Self) {
+        self.creates += other.creates;
+        self.updates += other.updates;
+        self.deletes += other.deletes;
+        self.unwanted += other.unwanted;
+        self.faults.extend_from_slice(&other.faults);
+    }
+
     fn add(&mut self, op: &decode::OpView<'_>) {
         match op.action {
             decode::Action::Create => self.creates += 1,
             decode::Action::Update => self.updates += 1,
             decode::Action::Delete => self.deletes += 1,
         }
-        if let Some(fault) = op.fault
-            && let Some(count) = self.faults.get_mut(fault as usize)
-        {
-            *count += 1;
-        }
+        self.faults.extend(op.fault);
     }
 }
