@@ -16,10 +16,17 @@
 //! - A socket from which no byte came for `read_timeout`, in spite of our pings, is dead. Time in
 //!   which the caller does not ask for frames (back-pressure) does not count.
 
+mod connection;
+mod dial;
+mod loss;
+mod metered;
 mod printable;
 mod reason;
+mod refusal;
+mod rota;
 mod subscription;
 mod tls;
+mod upgrade;
 mod url;
 
 use std::path::PathBuf;

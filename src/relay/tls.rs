@@ -1,13 +1,15 @@
 //! Whom we trust, and what a failed TLS handshake means for people.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{CertificateError, ClientConfig, Error, RootCertStore};
 
-use super::RelayError;
+use super::printable::printable;
+use super::{RelayError, RelayUrl};
 
 /// The client side of TLS: the system's certificate authorities (the built-in ones of Mozilla if
 /// the system has none), plus those of `ca_file` (PEM, one or more).
@@ -50,4 +52,24 @@ fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), RelayError> {
             .map_err(|error| refuse(error.to_string()))?;
     }
     Ok(())
+}
+
+/// What a failed handshake with `relay` means, and the way out where there is one.
+pub(super) fn explain(relay: &RelayUrl, error: &io::Error) -> String {
+    let cause = printable(&error.to_string());
+    let inner = error.get_ref().and_then(|e| e.downcast_ref::<Error>());
+    match inner {
+        Some(Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::Other(_),
+        )) => format!(
+            "the certificate of {} is signed by no authority known here ({cause}); if the \
+             authority is your own, name its PEM file in net.ca_file",
+            relay.host()
+        ),
+        Some(Error::InvalidMessage(_)) => format!(
+            "{} does not answer with TLS ({cause}); for a relay without TLS write ws://",
+            relay.host()
+        ),
+        _ => cause,
+    }
 }
