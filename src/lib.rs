@@ -22,6 +22,7 @@
 )]
 
 pub mod clock;
+pub mod command;
 pub mod config;
 pub mod daemon;
 pub mod decode;
@@ -30,3 +31,4 @@ pub mod pipeline;
 pub mod relay;
 pub mod slot;
 pub mod store;
+pub mod telemetry;
