@@ -11,9 +11,3 @@ pub use event::{
     Account, Action, Commit, Event, Identity, Info, OpView, Reason, RecordFault, Sync,
 };
 pub use tid::Tid;
-
-/// TEMPORARY until the decoder is merged.
-pub fn record_to_json(_record: &[u8], out: &mut Vec<u8>) -> Option<RecordFault> {
-    out.extend_from_slice(b"{}");
-    None
-}
