@@ -20,6 +20,8 @@ pub struct Cid {
 impl Cid {
     /// Length of the binary form.
     pub const LEN: usize = 36;
+    /// Length of the text form.
+    pub const TEXT_LEN: usize = 59;
 
     /// A CID of its codec ([`DAG_CBOR`] or [`RAW`]) and hash.
     pub fn new(codec: u8, hash: [u8; 32]) -> Self {
@@ -62,6 +64,28 @@ impl Cid {
         Self::from_bytes(&bytes)
     }
 
+    /// The 59 characters of the text form, ASCII.
+    pub fn encode(&self) -> [u8; Self::TEXT_LEN] {
+        let bytes = self.to_bytes();
+        let (groups, rest) = bytes.as_chunks::<5>();
+        let mut text = [b'b'; Self::TEXT_LEN];
+        let (_, digits) = text.split_at_mut(1);
+        let last = rest.first().copied().unwrap_or_default();
+        let groups = groups.iter().copied().chain([[last, 0, 0, 0, 0]]);
+        for (to, [a, b, c, d, e]) in digits.chunks_mut(8).zip(groups) {
+            let bits = u64::from_be_bytes([0, 0, 0, a, b, c, d, e]);
+            for (digit, shift) in to.iter_mut().zip([35, 30, 25, 20, 15, 10, 5, 0]) {
+                let value = (bits >> shift & 31) as u8;
+                *digit = if value < 26 {
+                    b'a' + value
+                } else {
+                    b'2' + value - 26
+                };
+            }
+        }
+        text
+    }
+
     /// The codec: [`DAG_CBOR`] or [`RAW`].
     pub fn codec(&self) -> u8 {
         self.codec
@@ -75,16 +99,36 @@ impl Cid {
 
 impl fmt::Display for Cid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "b{}",
-            BASE32_NOPAD.encode(&self.to_bytes()).to_ascii_lowercase()
-        )
+        f.write_str(std::str::from_utf8(&self.encode()).unwrap_or_default())
     }
 }
 
 impl fmt::Debug for Cid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_round_trips() {
+        for seed in 0..=255u8 {
+            let cid = Cid::of_dag_cbor(&[seed]);
+            let text = cid.to_string();
+            let expected = BASE32_NOPAD.encode(&cid.to_bytes()).to_ascii_lowercase();
+            assert_eq!(text, format!("b{expected}"));
+            assert_eq!(Cid::parse(&text), Some(cid));
+            assert_eq!(Cid::from_bytes(&cid.to_bytes()), Some(cid));
+        }
+        let empty_tree = "bafyreie5737gdxlw5i64vzichcalba3z2v5n6icifvx5xytvske7mr3hpm";
+        assert_eq!(
+            Cid::parse(empty_tree).map(|cid| cid.to_string()).as_deref(),
+            Some(empty_tree)
+        );
+        assert_eq!(Cid::parse(&empty_tree.to_ascii_uppercase()), None);
+        assert_eq!(Cid::parse(""), None);
     }
 }

@@ -1,5 +1,6 @@
 //! What a frame says once it is decoded. Everything borrows from the frame (protocol.md, section 2).
 
+use super::ops::Ops;
 use super::{Cid, Tid};
 
 /// A decoded frame.
@@ -44,14 +45,15 @@ pub struct Commit<'a> {
     pub time: &'a str,
     /// CID of the commit block.
     pub commit: Cid,
-    /// Root of the tree, from the commit block.
-    pub data: Cid,
+    /// Root of the tree, from the commit block; `None` only where `too_big` left that block out.
+    pub data: Option<Cid>,
     /// Root of the tree before (Sync 1.1).
     pub prev_data: Option<Cid>,
     /// `tooBig`: the blocks are incomplete, so that the repository needs a repair.
     pub too_big: bool,
-    /// The operations in the order of the frame, without those that a later one on the same path overrides.
-    pub ops: &'a [OpView<'a>],
+    /// The operations in the order of the frame, without those that a later one on the same path overrides, and, if
+    /// `too_big`, without those whose record is not in the frame.
+    pub ops: Ops<'a>,
 }
 
 /// A create, update or delete of one record.
@@ -185,11 +187,14 @@ impl Reason {
 /// How a record whose bytes match its CID breaks the AT Protocol data model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RecordFault {
-    /// Not DAG-CBOR at all, so that it has no JSON.
+    /// Not CBOR at all, so that it has no JSON.
     NotCbor,
+    /// Nested deeper than 32, so that it gets no JSON.
+    TooDeep,
     /// DAG-CBOR that is not canonical: key order, duplicate keys, lengths, surplus bytes.
     NotCanonical,
-    /// A value that the data model does not know: a float, `undefined`, another tag.
+    /// A value that the data model does not know: a float, `undefined`, another tag, a key that is not text, text that is
+    /// not UTF-8, a malformed link or blob, an integer beyond 64 bits with sign.
     BadValue,
     /// Not a map.
     NotMap,
@@ -200,6 +205,7 @@ impl RecordFault {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NotCbor => "not_cbor",
+            Self::TooDeep => "too_deep",
             Self::NotCanonical => "not_canonical",
             Self::BadValue => "bad_value",
             Self::NotMap => "not_map",

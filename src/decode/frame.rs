@@ -1,0 +1,528 @@
+//! Frames to events: the header, the message, and for commits the blocks (protocol.md, sections 1, 2 and 5).
+//!
+//! A [`Decoder`] keeps its buffers from frame to frame, so that a good frame allocates nothing; all that an event holds
+//! borrows from the frame or from the decoder.
+
+use super::blocks::BlockTable;
+use super::car::Car;
+use super::cbor::{CborError, Cursor};
+use super::commit::CommitBlock;
+use super::error::{DecodeError, field};
+use super::ops::{self, Op, Ops, Span, nullable};
+use super::peek::{Kind, MAX_SEQ};
+use super::{Account, Cid, Commit, Event, Identity, Info, Reason, Sync, Tid, syntax};
+
+/// Which CIDs are recomputed from the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Verify {
+    /// Of every block.
+    #[default]
+    All,
+    /// Of the commit and of the records that are stored.
+    Records,
+    /// Of none: who sends the frames is trusted.
+    None,
+}
+
+/// The most that a frame may hold. Beyond it, it is quarantined as [`Reason::TooLarge`]. The defaults are a multiple of what the
+/// protocol allows (protocol.md, section 1), since relays decide what they let pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a frame.
+    pub frame_bytes: usize,
+    /// Operations of a commit.
+    pub ops: usize,
+    /// Blocks of a commit.
+    pub blocks: usize,
+    /// Bytes of one record.
+    pub record_bytes: usize,
+    /// Bytes of all records of a commit together; one block may be the record of several operations.
+    pub records_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            frame_bytes: 16 << 20,
+            ops: 8192,
+            blocks: 100_000,
+            record_bytes: 4 << 20,
+            records_bytes: 16 << 20,
+        }
+    }
+}
+
+/// What a [`Decoder`] checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DecodeOptions {
+    /// Which CIDs are recomputed.
+    pub verify: Verify,
+    /// Limits on what one frame may hold.
+    pub limits: Limits,
+}
+
+/// How far a `rev` may be ahead of the clock, in microseconds.
+pub const REV_AHEAD_MICROS: u64 = 5 * 60 * 1_000_000;
+
+/// Decodes frames, one after the other.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    options: DecodeOptions,
+    ops: Vec<Op>,
+    blocks: BlockTable,
+    order: Vec<u32>,
+}
+
+impl Decoder {
+    /// A decoder with empty buffers.
+    pub fn new(options: DecodeOptions) -> Self {
+        Self {
+            options,
+            ..Self::default()
+        }
+    }
+
+    /// Decodes a frame: exactly two items of strict DAG-CBOR, the fields of its message checked, and for `#commit` and
+    /// `#sync` the blocks checked as [`DecodeOptions`] say. `now_micros` is the wall clock, to refuse a `rev` from the future.
+    ///
+    /// Tolerated as live relays send it: an empty `since`, any `time`, missing `tooBig`, `rebase`, `blobs`, `prevData` and
+    /// op `prev`, unknown fields, and retired types ([`Event::Unknown`]).
+    pub fn decode<'a>(
+        &'a mut self,
+        frame: &'a [u8],
+        now_micros: u64,
+    ) -> Result<Event<'a>, DecodeError> {
+        let limit = self.options.limits.frame_bytes;
+        if frame.len() > limit {
+            let detail = format!("{} bytes, the limit is {limit}", frame.len());
+            return Err(DecodeError::new(Reason::TooLarge, detail));
+        }
+        let mut cursor = Cursor::new(frame);
+        let header = Header::parse(&mut cursor)?;
+        match header.kind {
+            Kind::Commit => self.commit(frame, cursor, now_micros).map(Event::Commit),
+            Kind::Sync => self.sync(frame, cursor, now_micros).map(Event::Sync),
+            _ => {
+                let fields = Fields::parse(frame, &mut cursor)?;
+                fields.into_event(header)
+            }
+        }
+    }
+
+    fn commit<'a>(
+        &'a mut self,
+        frame: &'a [u8],
+        mut cursor: Cursor<'a>,
+        now_micros: u64,
+    ) -> Result<Commit<'a>, DecodeError> {
+        let message =
+            CommitMessage::parse(frame, &mut cursor, &mut self.ops, &self.options.limits)?;
+        check_rev(message.rev, now_micros)?;
+        ops::leave_out_overridden(frame, &mut self.ops, &mut self.order);
+        let data = self.open_blocks(frame, &message)?;
+        self.find_records(frame, message.too_big)?;
+        Ok(Commit {
+            seq: message.seq,
+            repo: message.repo,
+            rev: message.rev,
+            since: message.since,
+            time: message.time,
+            commit: message.commit,
+            data,
+            prev_data: message.prev_data,
+            too_big: message.too_big,
+            ops: Ops::new(frame, &self.ops),
+        })
+    }
+
+    /// Reads the CAR and checks its commit block. Gives the root of the tree.
+    fn open_blocks(
+        &mut self,
+        frame: &[u8],
+        message: &CommitMessage<'_>,
+    ) -> Result<Option<Cid>, DecodeError> {
+        let bytes = message.blocks.of(frame);
+        if bytes.is_empty() && message.too_big {
+            self.blocks.clear();
+            return Ok(None);
+        }
+        let car = Car::parse(bytes)?;
+        if car.root != message.commit {
+            return Err(DecodeError::new(
+                Reason::BadCar,
+                "the first root is not the commit",
+            ));
+        }
+        let Self {
+            blocks,
+            options,
+            ops,
+            ..
+        } = self;
+        let lookups = ops.len() + 1;
+        let limit = options.limits.blocks;
+        blocks.read(frame, message.blocks, &car, options.verify, lookups, limit)?;
+        match blocks.block(frame, message.commit, options.verify)? {
+            Some(block) => check_commit(block.of(frame), message.repo, message.rev).map(Some),
+            None if message.too_big => Ok(None),
+            None => Err(DecodeError::new(
+                Reason::MissingBlock,
+                "the commit's block is missing",
+            )),
+        }
+    }
+
+    /// Finds the record of each create and update.
+    fn find_records(&mut self, frame: &[u8], too_big: bool) -> Result<(), DecodeError> {
+        let Self {
+            options,
+            ops,
+            blocks,
+            ..
+        } = self;
+        let mut total: usize = 0;
+        for op in ops.iter_mut().filter(|op| !op.left_out) {
+            let Some(cid) = op.cid else {
+                continue;
+            };
+            match blocks.record(frame, cid, options.verify)? {
+                Some((record, fault)) => {
+                    total = total.saturating_add(record.len());
+                    check_size(record.len(), total, &options.limits)?;
+                    op.record = record;
+                    op.fault = fault;
+                }
+                None if too_big => op.left_out = true,
+                None => {
+                    let detail = format!("the record {cid} is missing");
+                    return Err(DecodeError::new(Reason::MissingBlock, detail));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn sync<'a>(
+        &mut self,
+        frame: &'a [u8],
+        mut cursor: Cursor<'a>,
+        now_micros: u64,
+    ) -> Result<Sync<'a>, DecodeError> {
+        let fields = Fields::parse(frame, &mut cursor)?;
+        let (seq, did) = (fields.seq()?, fields.did()?);
+        let rev = fields.rev.ok_or_else(|| DecodeError::missing("rev"))?;
+        let rev = parse_rev(rev)?;
+        check_rev(rev, now_micros)?;
+        let span = fields
+            .blocks
+            .ok_or_else(|| DecodeError::missing("blocks"))?;
+        let car = Car::parse(span.of(frame))?;
+        let Self {
+            blocks, options, ..
+        } = self;
+        blocks.read(frame, span, &car, options.verify, 1, options.limits.blocks)?;
+        let Some(block) = blocks.block(frame, car.root, options.verify)? else {
+            return Err(DecodeError::new(
+                Reason::MissingBlock,
+                "the commit's block is missing",
+            ));
+        };
+        let data = check_commit(block.of(frame), did, rev)?;
+        Ok(Sync {
+            seq,
+            did,
+            rev,
+            time: fields.time,
+            commit: car.root,
+            data,
+        })
+    }
+}
+
+fn check_size(record: usize, total: usize, limits: &Limits) -> Result<(), DecodeError> {
+    if record > limits.record_bytes {
+        let detail = format!(
+            "a record of {record} bytes, the limit is {}",
+            limits.record_bytes
+        );
+        return Err(DecodeError::new(Reason::TooLarge, detail));
+    }
+    if total > limits.records_bytes {
+        let detail = format!("records of more than {} bytes", limits.records_bytes);
+        return Err(DecodeError::new(Reason::TooLarge, detail));
+    }
+    Ok(())
+}
+
+/// Checks that a block is the commit of this repository at this revision. Gives the root of the tree.
+fn check_commit(block: &[u8], did: &str, rev: Tid) -> Result<Cid, DecodeError> {
+    let commit = CommitBlock::parse(block)
+        .map_err(|error| DecodeError::new(Reason::BadCommit, error.to_string()))?;
+    if commit.version != 3 {
+        return Err(DecodeError::new(
+            Reason::BadCommit,
+            "the commit is not of version 3",
+        ));
+    }
+    if commit.did != did {
+        return Err(DecodeError::new(
+            Reason::BadCommit,
+            "the commit is of another repository",
+        ));
+    }
+    if commit.rev != Some(rev) {
+        return Err(DecodeError::new(
+            Reason::BadCommit,
+            "the commit has another rev",
+        ));
+    }
+    Ok(commit.data)
+}
+
+fn check_rev(rev: Tid, now_micros: u64) -> Result<(), DecodeError> {
+    if rev.micros() > now_micros.saturating_add(REV_AHEAD_MICROS) {
+        let detail = format!("rev {rev} is more than 5 minutes ahead of the clock");
+        return Err(DecodeError::new(Reason::FutureRev, detail));
+    }
+    Ok(())
+}
+
+fn parse_rev(text: &str) -> Result<Tid, DecodeError> {
+    Tid::parse(text.as_bytes()).ok_or_else(|| DecodeError::field("rev is not a TID"))
+}
+
+fn check_did(text: &str) -> Result<&str, DecodeError> {
+    if syntax::is_did(text) {
+        Ok(text)
+    } else {
+        Err(DecodeError::field("the DID is malformed"))
+    }
+}
+
+fn check_seq(seq: u64) -> Result<u64, DecodeError> {
+    if (1..=MAX_SEQ).contains(&seq) {
+        Ok(seq)
+    } else {
+        Err(DecodeError::field("seq is not within 1 and 2^53 - 1"))
+    }
+}
+
+/// Reads `time`: whatever is no text is taken as empty, since relays pass it on unvalidated.
+#[inline]
+fn read_time<'a>(cursor: &mut Cursor<'a>) -> Result<&'a str, DecodeError> {
+    match cursor.text() {
+        Err(CborError::WrongType) => field("time", cursor.skip()).map(|()| ""),
+        other => field("time", other),
+    }
+}
+
+/// The header of a frame.
+#[derive(Debug, Clone, Copy)]
+struct Header<'a> {
+    kind: Kind,
+    t: &'a str,
+}
+
+impl<'a> Header<'a> {
+    fn parse(cursor: &mut Cursor<'a>) -> Result<Self, DecodeError> {
+        let (mut op, mut t) = (None, None);
+        let mut last = None;
+        for _ in 0..field("header", cursor.map())? {
+            match field("header", cursor.key(&mut last))? {
+                b"t" => t = Some(field("t", cursor.text())?),
+                b"op" => op = Some(field("op", cursor.integer())?),
+                _ => field("header", cursor.skip())?,
+            }
+        }
+        let kind = match (op, t) {
+            (Some(1), Some(t)) => Kind::of_message(t.as_bytes()),
+            (Some(1), None) => return Err(DecodeError::missing("t")),
+            (Some(-1), _) => Kind::Error,
+            (Some(_), _) => Kind::Unknown,
+            (None, _) => return Err(DecodeError::missing("op")),
+        };
+        Ok(Self {
+            kind,
+            t: t.unwrap_or_default(),
+        })
+    }
+}
+
+/// The payload of a `#commit`.
+struct CommitMessage<'a> {
+    seq: u64,
+    repo: &'a str,
+    rev: Tid,
+    since: Option<Tid>,
+    time: &'a str,
+    commit: Cid,
+    prev_data: Option<Cid>,
+    too_big: bool,
+    blocks: Span,
+}
+
+impl<'a> CommitMessage<'a> {
+    #[inline]
+    fn parse(
+        frame: &'a [u8],
+        cursor: &mut Cursor<'a>,
+        ops: &mut Vec<Op>,
+        limits: &Limits,
+    ) -> Result<Self, DecodeError> {
+        ops.clear();
+        let (mut seq, mut repo, mut rev, mut commit) = (None, None, None, None);
+        let (mut since, mut prev_data, mut blocks) = (None, None, None);
+        let (mut time, mut too_big, mut has_ops) = ("", false, false);
+        let mut last = None;
+        for _ in 0..field("message", cursor.map())? {
+            match field("message", cursor.key(&mut last))? {
+                b"ops" => {
+                    has_ops = true;
+                    let count = field("ops", cursor.array())?;
+                    ops::check_count(count, limits.ops)?;
+                    for _ in 0..count {
+                        ops.push(Op::parse(frame, cursor)?);
+                    }
+                }
+                b"rev" => rev = Some(parse_rev(field("rev", cursor.text())?)?),
+                b"seq" => seq = Some(check_seq(field("seq", cursor.unsigned())?)?),
+                b"repo" => repo = Some(check_did(field("repo", cursor.text())?)?),
+                b"time" => time = read_time(cursor)?,
+                b"since" => since = read_since(cursor)?,
+                b"blocks" => {
+                    let bytes = field("blocks", cursor.bytes())?;
+                    blocks = Some(Span::before(frame, cursor.rest().len(), bytes.len()));
+                }
+                b"commit" => commit = Some(field("commit", cursor.cid())?),
+                b"tooBig" => too_big = nullable("tooBig", cursor, Cursor::bool)?.unwrap_or(false),
+                b"prevData" => prev_data = nullable("prevData", cursor, Cursor::cid)?,
+                _ => field("message", cursor.skip())?,
+            }
+        }
+        field("frame", cursor.end())?;
+        if !has_ops {
+            return Err(DecodeError::missing("ops"));
+        }
+        Ok(Self {
+            seq: seq.ok_or_else(|| DecodeError::missing("seq"))?,
+            repo: repo.ok_or_else(|| DecodeError::missing("repo"))?,
+            rev: rev.ok_or_else(|| DecodeError::missing("rev"))?,
+            since,
+            time,
+            commit: commit.ok_or_else(|| DecodeError::missing("commit"))?,
+            prev_data,
+            too_big,
+            blocks: blocks.ok_or_else(|| DecodeError::missing("blocks"))?,
+        })
+    }
+}
+
+fn read_since(cursor: &mut Cursor<'_>) -> Result<Option<Tid>, DecodeError> {
+    match nullable("since", cursor, Cursor::text)? {
+        None | Some("") => Ok(None),
+        Some(text) => Tid::parse(text.as_bytes())
+            .map(Some)
+            .ok_or_else(|| DecodeError::field("since is not a TID")),
+    }
+}
+
+/// The fields of all other messages, as far as a message has them.
+#[derive(Default)]
+struct Fields<'a> {
+    seq: Option<u64>,
+    did: Option<&'a str>,
+    rev: Option<&'a str>,
+    time: &'a str,
+    blocks: Option<Span>,
+    handle: Option<&'a str>,
+    active: Option<bool>,
+    status: Option<&'a str>,
+    name: Option<&'a str>,
+    error: Option<&'a str>,
+    message: Option<&'a str>,
+}
+
+/// A value of another type than expected counts as absent; what needs the field refuses that.
+fn lenient<'a, T>(
+    name: &'static str,
+    cursor: &mut Cursor<'a>,
+    read: impl FnOnce(&mut Cursor<'a>) -> Result<T, CborError>,
+) -> Result<Option<T>, DecodeError> {
+    let start = *cursor;
+    match read(cursor) {
+        Ok(value) => Ok(Some(value)),
+        Err(CborError::WrongType) => {
+            *cursor = start;
+            field(name, cursor.skip()).map(|()| None)
+        }
+        Err(error) => field(name, Err(error)),
+    }
+}
+
+impl<'a> Fields<'a> {
+    fn parse(frame: &'a [u8], cursor: &mut Cursor<'a>) -> Result<Self, DecodeError> {
+        let mut fields = Self::default();
+        let mut last = None;
+        for _ in 0..field("message", cursor.map())? {
+            match field("message", cursor.key(&mut last))? {
+                b"seq" => fields.seq = lenient("seq", cursor, Cursor::unsigned)?,
+                b"did" => fields.did = lenient("did", cursor, Cursor::text)?,
+                b"rev" => fields.rev = lenient("rev", cursor, Cursor::text)?,
+                b"time" => fields.time = read_time(cursor)?,
+                b"blocks" => {
+                    let bytes = lenient("blocks", cursor, Cursor::bytes)?;
+                    let left = cursor.rest().len();
+                    fields.blocks = bytes.map(|bytes| Span::before(frame, left, bytes.len()));
+                }
+                b"handle" => fields.handle = lenient("handle", cursor, Cursor::text)?,
+                b"active" => fields.active = lenient("active", cursor, Cursor::bool)?,
+                b"status" => fields.status = lenient("status", cursor, Cursor::text)?,
+                b"name" => fields.name = lenient("name", cursor, Cursor::text)?,
+                b"error" => fields.error = lenient("error", cursor, Cursor::text)?,
+                b"message" => fields.message = lenient("message", cursor, Cursor::text)?,
+                _ => field("message", cursor.skip())?,
+            }
+        }
+        field("frame", cursor.end())?;
+        Ok(fields)
+    }
+
+    fn seq(&self) -> Result<u64, DecodeError> {
+        self.seq
+            .ok_or_else(|| DecodeError::missing("seq"))
+            .and_then(check_seq)
+    }
+
+    fn did(&self) -> Result<&'a str, DecodeError> {
+        self.did
+            .ok_or_else(|| DecodeError::missing("did"))
+            .and_then(check_did)
+    }
+
+    fn into_event(self, header: Header<'a>) -> Result<Event<'a>, DecodeError> {
+        Ok(match header.kind {
+            Kind::Identity => Event::Identity(Identity {
+                seq: self.seq()?,
+                did: self.did()?,
+                time: self.time,
+                handle: self.handle,
+            }),
+            Kind::Account => Event::Account(Account {
+                seq: self.seq()?,
+                did: self.did()?,
+                time: self.time,
+                active: self.active.ok_or_else(|| DecodeError::missing("active"))?,
+                status: self.status,
+            }),
+            Kind::Info => Event::Info(Info {
+                name: self.name.ok_or_else(|| DecodeError::missing("name"))?,
+                message: self.message,
+            }),
+            Kind::Error => Event::Error {
+                error: self.error.unwrap_or_default(),
+                message: self.message.unwrap_or_default(),
+            },
+            _ => Event::Unknown { kind: header.t },
+        })
+    }
+}

@@ -1,0 +1,183 @@
+//! The syntax of identifiers (protocol.md, section 7). DIDs, NSIDs and record keys are checked by hand, as each frame
+//! has them; the rest by atrium-api.
+
+use atrium_api::types::string;
+
+/// Classes of characters, one bit each, by byte.
+const CLASSES: [u8; 256] = classes();
+const LOWER: u8 = 1;
+const LETTER: u8 = 2;
+const ALPHANUMERIC: u8 = 4;
+const IN_DID: u8 = 8;
+const IN_RKEY: u8 = 16;
+
+const fn classes() -> [u8; 256] {
+    let mut classes = [0; 256];
+    let mut at: u8 = 0;
+    while at < 128 {
+        let mut class = 0;
+        if at.is_ascii_lowercase() {
+            class |= LOWER;
+        }
+        if at.is_ascii_alphabetic() {
+            class |= LETTER;
+        }
+        if at.is_ascii_alphanumeric() {
+            class |= ALPHANUMERIC | IN_DID | IN_RKEY;
+        }
+        if matches!(at, b'.' | b'_' | b':' | b'-') {
+            class |= IN_DID | IN_RKEY;
+        }
+        if at == b'%' {
+            class |= IN_DID;
+        }
+        if at == b'~' {
+            class |= IN_RKEY;
+        }
+        #[expect(
+            clippy::indexing_slicing,
+            reason = "at is below 128; evaluated at compile time"
+        )]
+        {
+            classes[at as usize] = class;
+        }
+        at += 1;
+    }
+    classes
+}
+
+#[inline]
+fn is(byte: u8, class: u8) -> bool {
+    CLASSES
+        .get(usize::from(byte))
+        .is_some_and(|classes| classes & class != 0)
+}
+
+#[inline]
+fn all(bytes: &[u8], class: u8) -> bool {
+    bytes.iter().all(|byte| is(*byte, class))
+}
+
+/// Whether the text is a DID.
+#[inline]
+pub fn is_did(text: &str) -> bool {
+    is_did_bytes(text.as_bytes())
+}
+
+/// [`is_did`] of bytes; what it accepts is ASCII.
+#[inline]
+pub(crate) fn is_did_bytes(text: &[u8]) -> bool {
+    let Some(rest) = text.strip_prefix(b"did:") else {
+        return false;
+    };
+    let Some(colon) = rest.iter().position(|byte| *byte == b':') else {
+        return false;
+    };
+    let Some((method, [_, id @ ..])) = rest.split_at_checked(colon) else {
+        return false;
+    };
+    text.len() <= 2048
+        && !method.is_empty()
+        && all(method, LOWER)
+        && all(id, IN_DID)
+        && !matches!(id.last(), None | Some(b':' | b'%'))
+}
+
+/// Whether the text is an NSID, such as a collection.
+#[inline]
+pub fn is_nsid(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    if bytes.len() > 317 {
+        return false;
+    }
+    let Some(dot) = bytes.iter().rposition(|byte| *byte == b'.') else {
+        return false;
+    };
+    let Some((authority, [_, name @ ..])) = bytes.split_at_checked(dot) else {
+        return false;
+    };
+    is_nsid_name(name) && is_nsid_authority(authority)
+}
+
+fn is_nsid_name(name: &[u8]) -> bool {
+    let [first, rest @ ..] = name else {
+        return false;
+    };
+    name.len() <= 63 && is(*first, LETTER) && all(rest, ALPHANUMERIC)
+}
+
+fn is_nsid_authority(authority: &[u8]) -> bool {
+    let mut labels = 0;
+    let mut valid =
+        authority.len() <= 253 && authority.first().is_some_and(|first| is(*first, LETTER));
+    for label in authority.split(|byte| *byte == b'.') {
+        labels += 1;
+        let (Some(first), Some(last)) = (label.first(), label.last()) else {
+            return false;
+        };
+        valid &= label.len() <= 63
+            && is(*first, ALPHANUMERIC)
+            && is(*last, ALPHANUMERIC)
+            && label
+                .iter()
+                .all(|byte| *byte == b'-' || is(*byte, ALPHANUMERIC));
+    }
+    valid && labels >= 2
+}
+
+/// Whether the text is a record key.
+#[inline]
+pub fn is_rkey(text: &str) -> bool {
+    (1..=512).contains(&text.len()) && all(text.as_bytes(), IN_RKEY) && text != "." && text != ".."
+}
+
+/// Whether the text is a TID.
+#[inline]
+pub fn is_tid(text: &str) -> bool {
+    super::Tid::parse(text.as_bytes()).is_some()
+}
+
+/// Whether the text is a handle (`handle.invalid` is one).
+pub fn is_handle(text: &str) -> bool {
+    text.len() <= 253 && string::Handle::new(text.to_owned()).is_ok()
+}
+
+/// Whether the text is a datetime by the specification, with its time zone. [`super::time`] reads more.
+pub fn is_datetime(text: &str) -> bool {
+    text.len() <= 64 && text.parse::<string::Datetime>().is_ok()
+}
+
+/// Whether the text is a language tag, as atrium-api sees it: it lets some repeated subtags pass.
+pub fn is_language(text: &str) -> bool {
+    text.len() <= 128 && string::Language::new(text.to_owned()).is_ok()
+}
+
+/// Whether the text is an AT-URI as lexicons restrict it: authority, collection, record key, no query, no fragment.
+pub fn is_aturi(text: &str) -> bool {
+    let Some(rest) = text.strip_prefix("at://") else {
+        return false;
+    };
+    let mut parts = rest.split('/');
+    let authority = parts
+        .next()
+        .is_some_and(|part| is_did(part) || is_handle(part));
+    let collection = parts.next().is_none_or(is_nsid);
+    let rkey = parts.next().is_none_or(is_rkey);
+    text.len() <= 8192 && authority && collection && rkey && parts.next().is_none()
+}
+
+/// Whether the text is a generic URI: a scheme, a colon, and at least one character, none of them white space.
+pub fn is_uri(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once(':') else {
+        return false;
+    };
+    let in_scheme = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
+    text.len() <= 8192
+        && scheme
+            .bytes()
+            .next()
+            .is_some_and(|first| first.is_ascii_alphabetic())
+        && scheme.bytes().all(in_scheme)
+        && !rest.is_empty()
+        && !rest.chars().any(char::is_whitespace)
+}
