@@ -23,6 +23,9 @@
 
 pub mod api;
 pub mod clock;
+pub mod command;
+pub mod config;
 pub mod decode;
 pub mod slot;
 pub mod store;
+pub mod telemetry;

@@ -1,2 +1,7 @@
 //! The `penstock` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    penstock::command::main().into()
+}

@@ -1,0 +1,178 @@
+//! The command line: what can be asked for, and how each command ends.
+//!
+//! Every command reads the configuration first and does nothing if there is a mistake in it. Results go to standard
+//! output, everything else to standard error. A reader that goes away (`penstock dump | head`) ends a command quietly.
+
+mod config;
+mod dump;
+mod get;
+mod outcome;
+mod quarantine;
+mod repos;
+mod run;
+
+pub use outcome::{Exit, Failure};
+
+use std::future::Future;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, Loaded, Origin, Sources};
+use crate::telemetry::{self, VERSION};
+
+/// Keeps a store equal to what the AT Protocol network has published.
+#[derive(Debug, Parser)]
+#[command(name = "penstock", version = VERSION, propagate_version = true)]
+#[command(
+    after_help = "Exit codes: 0 done, 1 not found or failed, 75 try again later, 78 configuration."
+)]
+struct Line {
+    /// Read this file [default: $PENSTOCK_CONFIG, ./penstock.toml, /etc/penstock/penstock.toml, the first that exists]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Set a key of the configuration, over variables and file; may be given several times
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The daemon: follow the relay and keep the store equal to what was published
+    Run,
+    /// Print the effective settings and where each came from, secrets redacted
+    Config,
+    /// Print one record as JSON; exit 1 if it is not held
+    Get(GetArgs),
+    /// Print every record held, one JSON object a line
+    Dump(DumpArgs),
+    /// Print every repo held, one JSON object a line
+    Repos(ReposArgs),
+    /// What could not be taken in
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
+}
+
+/// What `penstock get` is asked for.
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    /// at://DID/COLLECTION/RKEY
+    pub uri: String,
+}
+
+/// What `penstock dump` is asked for.
+#[derive(Debug, Args)]
+pub struct DumpArgs {
+    /// Only records of this collection
+    #[arg(long, value_name = "NSID")]
+    pub collection: Option<String>,
+    /// Only records of this repo
+    #[arg(long, value_name = "DID")]
+    pub did: Option<String>,
+    /// Leave the records' values out
+    #[arg(long)]
+    pub no_value: bool,
+    /// Leave the records of hidden accounts out
+    #[arg(long)]
+    pub active: bool,
+}
+
+/// What `penstock repos` is asked for.
+#[derive(Debug, Args)]
+pub struct ReposArgs {
+    /// Only this repo
+    #[arg(long, value_name = "DID")]
+    pub did: Option<String>,
+}
+
+/// What is done with the quarantine.
+#[derive(Debug, Subcommand)]
+pub enum QuarantineCommand {
+    /// Print every row, oldest first, one JSON object a line
+    List,
+    /// Print one row with its raw bytes
+    Show {
+        /// As `list` prints it
+        id: String,
+    },
+    /// Take frames in again that are readable by now
+    Retry {
+        /// As `list` prints them
+        #[arg(required_unless_present = "all")]
+        ids: Vec<String>,
+        /// Every row
+        #[arg(long, conflicts_with = "ids")]
+        all: bool,
+    },
+}
+
+/// The whole program: reads the command line, runs the command, says how it ended.
+pub fn main() -> Exit {
+    let line = match Line::try_parse() {
+        Ok(line) => line,
+        Err(error) => {
+            // A reader that is gone does not matter here.
+            let _ = error.print();
+            return if error.use_stderr() {
+                Exit::Failed
+            } else {
+                Exit::Done
+            };
+        }
+    };
+    // rustls panics later unless one provider is chosen; a second choice is refused and harmless.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match dispatch(line) {
+        Ok(exit) => exit,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn dispatch(line: Line) -> Result<Exit, Failure> {
+    let loaded = Config::load(&Sources::of_process(line.config, line.set))?;
+    start_logs(&loaded, matches!(line.command, Command::Run))?;
+    let config = loaded.config;
+    match line.command {
+        Command::Config => config::run(&loaded.settings),
+        Command::Run => block_on(run::run(config)),
+        Command::Get(args) => block_on(get::run(config, args)),
+        Command::Dump(args) => block_on(dump::run(config, args)),
+        Command::Repos(args) => block_on(repos::run(config, args)),
+        Command::Quarantine(command) => block_on(quarantine::run(config, command)),
+    }
+}
+
+/// Only the daemon tells what it does; other commands tell of trouble, unless the level was set.
+fn start_logs(loaded: &Loaded, is_daemon: bool) -> Result<(), Failure> {
+    let log = &loaded.config.log;
+    let level_is_set = loaded
+        .settings
+        .iter()
+        .any(|setting| setting.key == "log.level" && setting.origin != Origin::Default);
+    let level = match is_daemon || level_is_set {
+        true => &log.level,
+        false => "warn",
+    };
+    telemetry::start_logs(level, log.format).map_err(|e| Failure::new(Exit::Failed, e.to_string()))
+}
+
+fn block_on(command: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Line::command().debug_assert();
+    }
+}

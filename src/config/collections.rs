@@ -1,0 +1,178 @@
+//! Which collections are stored.
+
+use std::fmt;
+
+/// A set of collections: NSIDs, and prefixes that end in `.*`. Empty means all.
+///
+/// Kept sorted, without duplicates and without what a prefix already covers, so that two spellings of one set
+/// are equal and print the same. Facts of the ledger carry that spelling.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CollectionFilter {
+    /// Sorted; none starts with a prefix.
+    names: Vec<Box<str>>,
+    /// Each with its last dot and without the star: `app.bsky.`; sorted; none starts with another.
+    prefixes: Vec<Box<str>>,
+}
+
+/// Longest NSID that the protocol allows, in bytes.
+const MAX_NSID: usize = 317;
+/// Most entries of one filter.
+const MAX_ENTRIES: usize = 1024;
+
+impl CollectionFilter {
+    /// All collections.
+    pub const ALL: Self = Self {
+        names: Vec::new(),
+        prefixes: Vec::new(),
+    };
+
+    /// A filter from NSIDs and prefixes such as `app.bsky.*`; the error is the entry that is neither.
+    pub fn new<'a>(entries: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
+        let mut names = Vec::new();
+        let mut prefixes = Vec::new();
+        for (at, entry) in entries.into_iter().enumerate() {
+            if at >= MAX_ENTRIES {
+                return Err(format!("more than {MAX_ENTRIES} entries"));
+            }
+            match entry.strip_suffix('*') {
+                Some(prefix) if is_prefix(prefix) => prefixes.push(prefix),
+                None if is_nsid(entry) => names.push(entry),
+                _ => return Err(entry.to_owned()),
+            }
+        }
+        Ok(Self::canonical(names, prefixes))
+    }
+
+    fn canonical(mut names: Vec<&str>, mut prefixes: Vec<&str>) -> Self {
+        prefixes.sort_unstable();
+        // Sorted, a prefix stands before all that it covers.
+        prefixes.dedup_by(|later, earlier| later.starts_with(*earlier));
+        names.sort_unstable();
+        names.dedup();
+        names.retain(|name| !prefixes.iter().any(|prefix| name.starts_with(prefix)));
+        Self {
+            names: names.into_iter().map(Into::into).collect(),
+            prefixes: prefixes.into_iter().map(Into::into).collect(),
+        }
+    }
+
+    /// Whether everything is wanted.
+    pub fn is_all(&self) -> bool {
+        self.names.is_empty() && self.prefixes.is_empty()
+    }
+
+    /// Whether records of this collection are stored. Allocates nothing; logarithmic in the number of names.
+    pub fn wants(&self, collection: &str) -> bool {
+        self.is_all()
+            || self
+                .names
+                .binary_search_by(|name| (**name).cmp(collection))
+                .is_ok()
+            || self
+                .prefixes
+                .iter()
+                .any(|prefix| collection.starts_with(&**prefix))
+    }
+}
+
+/// The canonical spelling: sorted, comma separated; empty for all.
+impl fmt::Display for CollectionFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.names.iter().map(|name| name.to_string());
+        let prefixes = self.prefixes.iter().map(|prefix| format!("{prefix}*"));
+        let mut entries: Vec<String> = names.chain(prefixes).collect();
+        entries.sort_unstable();
+        f.write_str(&entries.join(","))
+    }
+}
+
+fn is_nsid(text: &str) -> bool {
+    text.len() <= MAX_NSID && atrium_api::types::string::Nsid::new(text.to_owned()).is_ok()
+}
+
+/// Whether `text` is one or more whole segments of an NSID with the dot behind them.
+fn is_prefix(text: &str) -> bool {
+    let Some(segments) = text.strip_suffix('.') else {
+        return false;
+    };
+    text.len() < MAX_NSID
+        && segments
+            .split('.')
+            .enumerate()
+            .all(|(at, s)| is_segment(at, s))
+}
+
+fn is_segment(at: usize, segment: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    let first_is_letter = segment
+        .bytes()
+        .next()
+        .is_some_and(|b| b.is_ascii_alphabetic());
+    (1..=63).contains(&segment.len())
+        && segment.bytes().all(plain)
+        && !segment.starts_with('-')
+        && !segment.ends_with('-')
+        && (at > 0 || first_is_letter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wants_names_and_prefixes_at_a_dot() {
+        let filter = CollectionFilter::new([
+            "com.example.thing",
+            "app.bsky.feed.*",
+            "app.bsky.graph.follow",
+        ])
+        .unwrap();
+        assert!(filter.wants("com.example.thing"));
+        assert!(filter.wants("app.bsky.feed.post"));
+        assert!(filter.wants("app.bsky.graph.follow"));
+        for other in [
+            "com.example.things",
+            "com.example",
+            "app.bsky.feedx.post",
+            "app.bsky.feed",
+            "app.bsky.graph.block",
+            "",
+        ] {
+            assert!(!filter.wants(other), "{other}");
+        }
+        assert!(!filter.is_all());
+        assert!(CollectionFilter::ALL.wants("any.thing.at.all"));
+    }
+
+    #[test]
+    fn one_set_has_one_spelling() {
+        let one = CollectionFilter::new(["b.c.d", "app.bsky.feed.post", "app.bsky.*", "b.c.d"]);
+        let two = CollectionFilter::new(["app.bsky.*", "app.bsky.graph.*", "b.c.d"]);
+        assert_eq!(one, two);
+        assert_eq!(one.unwrap().to_string(), "app.bsky.*,b.c.d");
+        assert_eq!(CollectionFilter::ALL.to_string(), "");
+    }
+
+    #[test]
+    fn what_is_neither_is_named() {
+        for wrong in [
+            "",
+            "*",
+            ".*",
+            "app",
+            "app.bsky",
+            "app.bsky*",
+            "app.*.post",
+            "app..*",
+            "a b.c.d",
+            "app.bsky.-x.*",
+            "1app.*",
+        ] {
+            assert_eq!(
+                CollectionFilter::new([wrong]),
+                Err(wrong.to_owned()),
+                "{wrong}"
+            );
+        }
+    }
+}

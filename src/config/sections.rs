@@ -1,0 +1,399 @@
+//! Every key of the configuration, once: its name, variable, default, shape and meaning.
+//!
+//! The table drives reading, `config/penstock.toml`, `penstock config` and the reference. The doc text of a key is the
+//! doc comment of its field. To add a key: one entry here, then `PENSTOCK_BLESS=1 cargo test --test config`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::collections::CollectionFilter;
+use super::reader::Reader;
+use super::relay_url::RelayUrl;
+use super::secret::Secret;
+use super::shape::{self, Literal, Shape};
+
+/// What is known of a key before anything is read.
+#[derive(Debug)]
+pub struct Key {
+    /// `section.key`, as in the file and after `--set`.
+    pub name: &'static str,
+    /// The short variable, where it has one. `PENSTOCK_SECTION__KEY` works for every key.
+    pub alias: Option<&'static str>,
+    /// The text of the default; empty for none.
+    pub default: &'static str,
+    /// What it means, a line each.
+    pub doc: &'static [&'static str],
+    /// Whether the value is never shown.
+    pub secret: bool,
+    pub(crate) literal: Literal,
+}
+
+/// A section, in the order of the file.
+#[derive(Debug)]
+pub struct SectionInfo {
+    /// What it is about, a line each.
+    pub doc: &'static [&'static str],
+    /// Its keys.
+    pub keys: &'static [Key],
+}
+
+const fn literal_of<S: Shape>(_: &S) -> Literal {
+    S::LITERAL
+}
+
+macro_rules! flag {
+    () => {
+        false
+    };
+    ($word:ident) => {
+        true
+    };
+}
+
+macro_rules! variable {
+    () => {
+        None
+    };
+    ($name:literal) => {
+        Some($name)
+    };
+}
+
+macro_rules! sections {
+    ($($(#[doc = $about:literal])+ $vis:vis struct $section:ident {
+        $($(#[doc = $doc:literal])+ $field:ident: $type:ty = $name:literal $([$alias:literal])?,
+            $default:literal, $shape:expr $(, $secret:ident)?;)*
+        $(nested $(#[doc = $ndoc:literal])+ $nested:ident: $ntype:ty;)*
+    })*) => {
+        $(
+            $(#[doc = $about])+
+            #[derive(Debug, Clone)]
+            $vis struct $section {
+                $($(#[doc = $doc])+ pub $field: $type,)*
+                $($(#[doc = $ndoc])+ pub $nested: $ntype,)*
+            }
+
+            impl $section {
+                const INFO: SectionInfo = SectionInfo {
+                    doc: &[$($about),+],
+                    keys: &[$(Key {
+                        name: $name,
+                        alias: variable!($($alias)?),
+                        default: $default,
+                        doc: &[$($doc),+],
+                        secret: flag!($($secret)?),
+                        literal: literal_of(&$shape),
+                    }),*],
+                };
+
+                /// Reads every key, so that every mistake is found, before it gives up.
+                pub(crate) fn read(reader: &mut Reader<'_>) -> Option<Self> {
+                    $(let $field = reader.read($name, &$shape);)*
+                    $(let $nested = <$ntype>::read(reader);)*
+                    Some(Self { $($field: $field?,)* $($nested: $nested?,)* })
+                }
+            }
+        )*
+
+        /// Every section, in the order of the file.
+        pub const SECTIONS: &[SectionInfo] = &[$($section::INFO),*];
+    };
+}
+
+/// How much of the relay's past is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackfillDays {
+    /// Nothing: from the live head on.
+    Off,
+    /// All that the relay retains: from cursor 0 on.
+    All,
+}
+
+/// Which CIDs are recomputed from their blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VerifyCids {
+    /// Those of every block of a frame.
+    All,
+    /// Those of the commit and of the records that are stored.
+    Records,
+    /// None.
+    None,
+}
+
+/// What happens to the records of an account that is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccountAction {
+    /// They are hidden, and deleted once the account's host confirms.
+    Purge,
+    /// They are hidden from readers and stay held.
+    Hide,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, else JSON.
+    Auto,
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+const ACCOUNT_ACTIONS: shape::Choice<AccountAction> = shape::Choice(&[
+    ("purge", AccountAction::Purge),
+    ("hide", AccountAction::Hide),
+]);
+const CIDS: shape::Choice<VerifyCids> = shape::Choice(&[
+    ("all", VerifyCids::All),
+    ("records", VerifyCids::Records),
+    ("none", VerifyCids::None),
+]);
+const LOG_FORMATS: shape::Choice<LogFormat> = shape::Choice(&[
+    ("auto", LogFormat::Auto),
+    ("text", LogFormat::Text),
+    ("json", LogFormat::Json),
+]);
+
+/// The largest size that can be asked for: 1 PiB.
+const PIB: u64 = 1 << 50;
+const GIB: u64 = 1 << 30;
+const MIB: u64 = 1 << 20;
+const KIB: u64 = 1 << 10;
+const HOUR: u64 = 3_600_000;
+const DAY: u64 = 24 * HOUR;
+
+sections! {
+    /// What is stored.
+    pub(crate) struct Wanted {
+        /// The collections to store: NSIDs, or prefixes such as "app.bsky.*" that end at a dot.
+        /// None: all.
+        collections: CollectionFilter = "collections" ["COLLECTIONS"], "", shape::Collections;
+    }
+
+    /// The relay whose firehose is followed.
+    pub struct Relay {
+        /// One or more: host, http(s)://… or ws(s)://…; later ones are fallbacks for the first.
+        urls: Vec<RelayUrl> = "relay.urls" ["RELAY_URL"], "wss://bsky.network", shape::Relays;
+        /// How long connecting may take: name, TCP, TLS and WebSocket together.
+        connect_timeout: Duration = "relay.connect_timeout", "20s", shape::Time(100, HOUR);
+        /// A connection on which nothing arrives for so long is given up.
+        read_timeout: Duration = "relay.read_timeout", "60s", shape::Time(100, DAY);
+        /// How often the relay is asked for a sign of life. Below relay.read_timeout.
+        ping_interval: Duration = "relay.ping_interval", "30s", shape::Time(50, DAY);
+        /// A larger frame is passed by, and noted as missing.
+        max_frame: u64 = "relay.max_frame", "16MiB", shape::Size(64 * KIB, 256 * MIB);
+        /// The first wait before connecting again; it doubles with each failure, with jitter.
+        backoff_min: Duration = "relay.backoff_min", "500ms", shape::Time(1, HOUR);
+        /// The longest wait before connecting again.
+        backoff_max: Duration = "relay.backoff_max", "60s", shape::Time(1, DAY);
+    }
+
+    /// What of the past is fetched.
+    pub struct Backfill {
+        /// With an empty store: 0 starts at the live head, -1 at the oldest frame that the relay retains.
+        days: BackfillDays = "backfill.days" ["BACKFILL_DAYS"], "0", Days;
+    }
+
+    /// Which part of the work this process does.
+    pub struct Worker {
+        /// From 0, below worker.count. This worker owns the slots s with s mod worker.count = worker.id.
+        id: u16 = "worker.id" ["WORKER_ID"], "0", shape::Number(0, 255);
+        /// How many workers share the work, 1 to 256. More than 1 needs the CQL store.
+        count: u16 = "worker.count" ["WORKER_COUNT"], "1", shape::Number(1, 256);
+    }
+
+    /// Decoding. Frames wait in bounded queues; a full queue stops the reading of the socket.
+    pub struct Pipeline {
+        /// Decode threads. 0: as many as there are cores.
+        lanes: usize = "pipeline.lanes", "0", shape::Number(0, 256);
+        /// The most frames that may wait, over all lanes and streams.
+        max_frames: usize = "pipeline.max_frames", "65536", shape::Number(256, 16_777_216);
+        /// The most bytes of frames that may wait, over all lanes and streams. At least relay.max_frame.
+        max_bytes: u64 = "pipeline.max_bytes", "128MiB", shape::Size(MIB, PIB);
+        /// A batch goes to the store at so many operations,
+        batch_ops: usize = "pipeline.batch_ops", "512", shape::Number(1, 65_536);
+        /// or at so many bytes,
+        batch_bytes: u64 = "pipeline.batch_bytes", "1MiB", shape::Size(4 * KIB, GIB);
+        /// or when its first operation is so old.
+        batch_age: Duration = "pipeline.batch_age", "20ms", shape::Time(1, 10_000);
+        /// The most bytes in batches that the store has not acknowledged yet. At least pipeline.batch_bytes.
+        in_flight_bytes: u64 = "pipeline.in_flight_bytes", "64MiB", shape::Size(MIB, PIB);
+    }
+
+    /// What both stores have in common.
+    pub struct Store {
+        /// Keep the JSON of a record beside its DAG-CBOR; else it is made when it is read.
+        json: bool = "store.json", "false", shape::Flag;
+        /// Keep the index per collection: what is new in a collection.
+        index: bool = "store.index", "true", shape::Flag;
+        nested
+        /// The embedded store.
+        embedded: Embedded;
+        nested
+        /// ScyllaDB.
+        scylla: Scylla;
+    }
+
+    /// The embedded store: a folder of this process alone.
+    pub struct Embedded {
+        /// The folder; made if it is not there. Also the place of the socket.
+        dir: PathBuf = "store.embedded.dir" ["DATA_DIR"], "penstock-data", shape::Path;
+        /// With less free disk than this, ingestion stops and the process ends with code 75.
+        min_free: u64 = "store.embedded.min_free", "2GiB", shape::Size(0, PIB);
+        /// How often writes are synced to disk. They are acknowledged only then.
+        sync_interval: Duration = "store.embedded.sync_interval", "200ms", shape::Time(1, 60_000);
+        /// Memory for blocks that were read.
+        cache: u64 = "store.embedded.cache", "64MiB", shape::Size(MIB, PIB);
+        /// Memory for writes that are not in tables yet.
+        write_buffer: u64 = "store.embedded.write_buffer", "128MiB", shape::Size(MIB, PIB);
+    }
+
+    /// ScyllaDB or Cassandra. Not built yet: the other keys are checked and have no effect.
+    pub struct Scylla {
+        /// Contact points, host or host:port, comma separated. Must stay unset until the CQL store is built.
+        nodes: Vec<String> = "store.scylla.nodes" ["SCYLLA_NODES"], "", shape::Names;
+        /// The keyspace. No effect yet.
+        keyspace: String = "store.scylla.keyspace" ["SCYLLA_KEYSPACE"], "penstock", Keyspace;
+        /// The user. No effect yet.
+        user: Option<String> = "store.scylla.user" ["SCYLLA_USER"], "", shape::Maybe(shape::Text);
+        /// A file that holds the password. No effect yet.
+        password_file: Option<PathBuf> = "store.scylla.password_file" ["SCYLLA_PASSWORD_FILE"], "", shape::Maybe(shape::Path);
+    }
+
+    /// Health, metrics, reads and administration.
+    pub(crate) struct HttpKeys {
+        /// Address and port. None: 127.0.0.1:(8400 + worker.id).
+        listen: Option<SocketAddr> = "http.listen" ["HTTP_LISTEN"], "", shape::Maybe(shape::Listen);
+        /// For the admin routes. Without one they answer 503 over TCP. Better in a file than here.
+        admin_token: Option<Secret> = "http.admin_token" ["ADMIN_TOKEN"], "", shape::Maybe(shape::Token), secret;
+        /// A file that holds the admin token; one newline at its end does not count.
+        admin_token_file: Option<PathBuf> = "http.admin_token_file" ["ADMIN_TOKEN_FILE"], "", shape::Maybe(shape::Path);
+        /// For the admin routes that only read.
+        read_token: Option<Secret> = "http.read_token" ["READ_TOKEN"], "", shape::Maybe(shape::Token), secret;
+        /// A file that holds the read token.
+        read_token_file: Option<PathBuf> = "http.read_token_file" ["READ_TOKEN_FILE"], "", shape::Maybe(shape::Path);
+        /// A Unix socket, mode 0600, that serves all routes without a token.
+        /// None: penstock.sock in store.embedded.dir (penstock-ID.sock for workers other than 0).
+        socket: Option<PathBuf> = "http.socket", "", shape::Maybe(shape::Path);
+    }
+
+    /// Identities.
+    pub struct Identity {
+        /// The PLC directory. No effect yet: for repairs and snapshots.
+        plc_url: String = "identity.plc_url" ["PLC_URL"], "https://plc.directory", shape::HttpOrigin;
+    }
+
+    /// Connections that Penstock opens.
+    pub struct Net {
+        /// Fetch from private and loopback addresses that a DID document names. No effect yet: for repairs and
+        /// snapshots. Addresses in this configuration are always allowed.
+        allow_private: bool = "net.allow_private", "false", shape::Flag;
+        /// A PEM file of certificate authorities, trusted beside the system's.
+        ca_file: Option<PathBuf> = "net.ca_file", "", shape::Maybe(shape::Path);
+    }
+
+    /// What is checked.
+    pub struct Verify {
+        /// Which CIDs are recomputed: all, records (the commit and the records that are stored), none.
+        cids: VerifyCids = "verify.cids", "all", CIDS;
+        /// Whether the signatures of repository snapshots are checked. No effect yet: for snapshots.
+        signatures: bool = "verify.signatures", "true", shape::Flag;
+    }
+
+    /// Records of accounts that are gone are hidden from readers at once. What else happens to them.
+    pub struct Accounts {
+        /// A deleted account: purge or hide. No effect yet: for repairs; until then they are hidden.
+        on_deleted: AccountAction = "accounts.on_deleted", "purge", ACCOUNT_ACTIONS;
+        /// An account that was taken down: purge or hide. No effect yet: for repairs; until then they are hidden.
+        on_takedown: AccountAction = "accounts.on_takedown", "hide", ACCOUNT_ACTIONS;
+    }
+
+    /// What could not be taken in.
+    pub struct Quarantine {
+        /// The most raw bytes kept. Beyond it the oldest bytes go; their rows stay.
+        max_bytes: u64 = "quarantine.max_bytes", "1GiB", shape::Size(0, PIB);
+    }
+
+    /// Faults that hit everyone are taken for ours: ingestion pauses.
+    pub struct Faults {
+        /// Ingestion pauses while the median time of 100 frames is further ahead of our clock than this.
+        clock_ahead: Duration = "faults.clock_ahead", "1m", shape::Time(1_000, DAY);
+        /// Of so many frames
+        window: usize = "faults.window", "1000", shape::Number(10, 1_000_000);
+        /// a larger share than this that fails, from many DIDs, pauses ingestion,
+        share: f64 = "faults.share", "5%", shape::Share;
+        /// for so long at most, before what fails is put into the quarantine.
+        pause: Duration = "faults.pause", "10m", shape::Time(100, DAY);
+    }
+
+    /// How the daemon ends.
+    pub struct Shutdown {
+        /// How long SIGTERM and SIGINT wait for queues to drain. A second signal waits no longer.
+        timeout: Duration = "shutdown.timeout", "30s", shape::Time(100, HOUR);
+    }
+
+    /// Log lines, on standard error.
+    pub struct Log {
+        /// error, warn, info, debug, trace, or target=level pairs.
+        level: String = "log.level" ["RUST_LOG"], "info", shape::LogFilter;
+        /// text, json, or auto: text on a terminal, else json.
+        format: LogFormat = "log.format" ["LOG_FORMAT"], "auto", LOG_FORMATS;
+    }
+}
+
+struct Days;
+
+impl Shape for Days {
+    type Value = BackfillDays;
+    const LITERAL: Literal = Literal::Bare;
+    fn read(&self, text: &str) -> Result<BackfillDays, String> {
+        let plain = |c: char| c.is_ascii_digit() || matches!(c, '.' | '-');
+        let days: Option<f64> = text.parse().ok().filter(|_| text.chars().all(plain));
+        match days {
+            Some(0.0) => Ok(BackfillDays::Off),
+            Some(-1.0) => Ok(BackfillDays::All),
+            Some(days) if days > 0.0 => Err(
+                "replay of a window is not built yet: use 0 (live only) or -1 (all that the relay retains)"
+                    .to_owned(),
+            ),
+            _ => Err("allowed: 0 (live only) or -1 (all that the relay retains)".to_owned()),
+        }
+    }
+}
+
+struct Keyspace;
+
+impl Shape for Keyspace {
+    type Value = String;
+    const LITERAL: Literal = Literal::Text;
+    fn read(&self, text: &str) -> Result<String, String> {
+        let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+        let starts = text.bytes().next().is_some_and(|b| b.is_ascii_alphabetic());
+        match starts && text.len() <= 48 && text.bytes().all(word) {
+            true => Ok(text.to_owned()),
+            false => {
+                Err("allowed: a letter, then up to 47 letters, digits and underscores".to_owned())
+            }
+        }
+    }
+}
+
+/// Every key, in the order of the file.
+pub fn keys() -> impl Iterator<Item = &'static Key> {
+    SECTIONS.iter().flat_map(|section| section.keys)
+}
+
+impl Key {
+    /// The key of this name.
+    pub fn named(name: &str) -> Option<&'static Key> {
+        keys().find(|key| key.name == name)
+    }
+
+    /// The variable that every key has.
+    pub fn variable(&self) -> String {
+        let name = self.name.replace('.', "__").to_uppercase();
+        format!("PENSTOCK_{name}")
+    }
+}

@@ -1,0 +1,398 @@
+//! Every metric: name, type, labels and meaning, once.
+//!
+//! A family gives a handle for its label values: `RELAY_FRAMES.with(["live"]).increment(1)`. Looking a handle up takes a
+//! lock and allocates, so hot paths keep theirs: see [`StreamMetrics`] and [`LaneMetrics`]. Handles that are made
+//! before [`install`] do nothing.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use ::metrics::{Counter, Gauge, Histogram, Label};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+use super::VERSION;
+use crate::config::Worker;
+use crate::decode::{Action, Event};
+
+/// What a metric is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// A value of now.
+    Gauge,
+    /// A distribution over [`BUCKETS`], in seconds.
+    Histogram,
+}
+
+/// An entry of the list of metrics.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    /// The name, with its prefix.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Kind,
+    /// The names of its labels. Each has few values.
+    pub labels: &'static [&'static str],
+    /// What it means, with its unit.
+    pub help: &'static str,
+}
+
+/// A counter with N labels.
+#[derive(Debug)]
+pub struct CounterFamily<const N: usize>(Metric);
+/// A gauge with N labels.
+#[derive(Debug)]
+pub struct GaugeFamily<const N: usize>(Metric);
+/// A histogram with N labels.
+#[derive(Debug)]
+pub struct HistogramFamily<const N: usize>(Metric);
+
+impl<const N: usize> CounterFamily<N> {
+    /// The counter of these label values, in the order of the family's labels.
+    pub fn with(&self, values: [&str; N]) -> Counter {
+        ::metrics::counter!(self.0.name, labels(&self.0, values))
+    }
+}
+
+impl<const N: usize> GaugeFamily<N> {
+    /// The gauge of these label values, in the order of the family's labels.
+    pub fn with(&self, values: [&str; N]) -> Gauge {
+        ::metrics::gauge!(self.0.name, labels(&self.0, values))
+    }
+}
+
+impl<const N: usize> HistogramFamily<N> {
+    /// The histogram of these label values, in the order of the family's labels.
+    pub fn with(&self, values: [&str; N]) -> Histogram {
+        ::metrics::histogram!(self.0.name, labels(&self.0, values))
+    }
+}
+
+fn labels<const N: usize>(metric: &Metric, values: [&str; N]) -> Vec<Label> {
+    let pairs = metric.labels.iter().zip(values);
+    pairs
+        .map(|(name, value)| Label::new(*name, value.to_owned()))
+        .collect()
+}
+
+macro_rules! count {
+    () => { 0 };
+    ($first:literal $($rest:literal)*) => { 1 + count!($($rest)*) };
+}
+
+macro_rules! families {
+    ($($id:ident: $kind:ident $family:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub const $id: $family<{ count!($($label)*) }> = $family(Metric {
+                name: concat!("penstock_", $name),
+                kind: Kind::$kind,
+                labels: &[$($label),*],
+                help: $help,
+            });
+        )*
+
+        /// The list: every metric but the usual `process_*`.
+        pub const METRICS: &[Metric] = &[$($id.0),*];
+    };
+}
+
+families! {
+    RELAY_CONNECTED: Gauge GaugeFamily "relay_connected" ["relay"]
+        "1 while the subscription to this relay is open, else 0";
+    RELAY_RECONNECTS: Counter CounterFamily "relay_reconnects_total" ["relay", "reason"]
+        "Connections to this relay that ended or could not be opened, by reason";
+    RELAY_FRAMES: Counter CounterFamily "relay_frames_total" ["stream"]
+        "Frames received";
+    RELAY_BYTES: Counter CounterFamily "relay_bytes_total" ["stream"]
+        "Bytes of the frames received";
+    RELAY_SEQ: Gauge GaugeFamily "relay_seq" ["stream"]
+        "The newest seq received";
+    RELAY_LAG: Gauge GaugeFamily "relay_lag_seconds" []
+        "Now minus the time of the newest event received, in seconds";
+    RELAY_SEQ_JUMPS: Counter CounterFamily "relay_seq_jumps_total" ["relay"]
+        "Resumptions whose first seq was not the one after the cursor: something is missing";
+    WATERMARK_LAG: Gauge GaugeFamily "watermark_lag_seconds" []
+        "Now minus the time of the newest event at or below which everything is durable, in seconds";
+    WATERMARK_SEQ: Gauge GaugeFamily "watermark_seq" ["stream"]
+        "The seq at or below which everything is durable";
+    FRAMES_SKIPPED: Counter CounterFamily "frames_skipped_total" ["reason"]
+        "Frames that were received and not taken in, by reason";
+    EVENTS: Counter CounterFamily "events_total" ["type"]
+        "Events decoded, by type";
+    OPS: Counter CounterFamily "ops_total" ["action", "source"]
+        "Operations on records, by action and where they came from";
+    QUARANTINED: Counter CounterFamily "quarantined_total" ["reason"]
+        "Frames that went to the quarantine, by reason";
+    QUARANTINE_BYTES: Gauge GaugeFamily "quarantine_bytes" []
+        "Raw bytes that the quarantine holds";
+    RECORD_FAULTS: Counter CounterFamily "record_faults_total" ["reason"]
+        "Records that break the data model and were stored as they are, by reason";
+    PIPELINE_QUEUED_FRAMES: Gauge GaugeFamily "pipeline_queued_frames" []
+        "Frames that wait to be decoded";
+    PIPELINE_QUEUED_BYTES: Gauge GaugeFamily "pipeline_queued_bytes" []
+        "Bytes of the frames that wait to be decoded";
+    PIPELINE_FULL: Counter CounterFamily "pipeline_full_seconds_total" []
+        "Seconds in which reading stood still because a queue was full";
+    DECODE: Histogram HistogramFamily "decode_seconds" []
+        "Time to decode a frame, in seconds, of a sample of the frames";
+    STORE_WRITE: Histogram HistogramFamily "store_write_seconds" []
+        "Time from handing a batch to the store until it is durable, in seconds";
+    STORE_WRITES: Counter CounterFamily "store_writes_total" ["table"]
+        "Rows written, by table";
+    STORE_ERRORS: Counter CounterFamily "store_errors_total" ["kind"]
+        "Errors of the store, by kind";
+    STORE_RETRIES: Counter CounterFamily "store_retries_total" []
+        "Writes that were tried again";
+    STORE_DISK_BYTES: Gauge GaugeFamily "store_disk_bytes" []
+        "Bytes of the embedded store on disk";
+    STORE_FREE_BYTES: Gauge GaugeFamily "store_free_bytes" []
+        "Free bytes on the disk of the embedded store";
+    LEDGER_MISSING: Gauge GaugeFamily "ledger_missing_seconds" []
+        "How much of what is wanted is not held, in seconds";
+    REPAIRS_PENDING: Gauge GaugeFamily "repairs_pending" ["reason"]
+        "Repairs that wait, by reason";
+    INGEST_PAUSED: Gauge GaugeFamily "ingest_paused" ["reason"]
+        "1 while ingestion is paused for this reason, else 0";
+    BUILD_INFO: Gauge GaugeFamily "build_info" ["version"]
+        "1, with the version that runs";
+    WORKER_INFO: Gauge GaugeFamily "worker_info" ["worker_id", "worker_count"]
+        "1, with this worker's number and how many there are";
+}
+
+/// Upper bounds of every histogram, in seconds: microseconds of decoding to stalls of the disk.
+pub const BUCKETS: [f64; 20] = [
+    1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25,
+    0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+/// Why metrics could not be installed.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// The buckets were refused.
+    #[error("the histograms' buckets were refused: {0}")]
+    Buckets(#[from] metrics_exporter_prometheus::BuildError),
+    /// Someone else installed a recorder in this process.
+    #[error("another recorder of metrics is installed")]
+    Taken,
+}
+
+static INSTALLED: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+
+/// How often `run_upkeep` of the handle must be called.
+pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Installs the recorder of this process, or gives the handle of the one that is installed.
+///
+/// Samples of histograms wait in memory until [`render`] or `run_upkeep` puts them into buckets: call the latter each
+/// [`UPKEEP_INTERVAL`]. Nothing listens; the HTTP surface serves what [`render`] gives.
+pub fn install() -> Result<PrometheusHandle, InstallError> {
+    let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(handle) = &*installed {
+        return Ok(handle.clone());
+    }
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Prefix("penstock_".to_owned()), &BUCKETS)?
+        .build_recorder();
+    let handle = recorder.handle();
+    ::metrics::set_global_recorder(recorder).map_err(|_| InstallError::Taken)?;
+    describe_all();
+    BUILD_INFO.with([VERSION]).set(1.0);
+    *installed = Some(handle.clone());
+    Ok(handle)
+}
+
+/// Tells the recorder the meaning of every metric.
+pub fn describe_all() {
+    for Metric {
+        name, kind, help, ..
+    } in METRICS
+    {
+        match kind {
+            Kind::Counter => ::metrics::describe_counter!(*name, *help),
+            Kind::Gauge => ::metrics::describe_gauge!(*name, *help),
+            Kind::Histogram => ::metrics::describe_histogram!(*name, *help),
+        }
+    }
+    metrics_process::Collector::default().describe();
+}
+
+/// Shows which worker this is.
+pub fn set_worker(worker: &Worker) {
+    let (id, count) = (worker.id.to_string(), worker.count.to_string());
+    WORKER_INFO.with([&id, &count]).set(1.0);
+}
+
+/// All metrics of now in Prometheus' text format, those of the process among them. Reads `/proc`; takes milliseconds.
+pub fn render(handle: &PrometheusHandle) -> String {
+    metrics_process::Collector::default().collect();
+    handle.render()
+}
+
+/// What is counted per frame of one stream (`live` or `replay`).
+#[derive(Clone)]
+pub struct StreamMetrics {
+    /// Frames received.
+    pub frames: Counter,
+    /// Their bytes.
+    pub bytes: Counter,
+    /// The newest `seq` received.
+    pub seq: Gauge,
+    /// The `seq` at or below which everything is durable.
+    pub watermark: Gauge,
+}
+
+impl StreamMetrics {
+    /// The handles of a stream.
+    pub fn new(stream: &str) -> Self {
+        Self {
+            frames: RELAY_FRAMES.with([stream]),
+            bytes: RELAY_BYTES.with([stream]),
+            seq: RELAY_SEQ.with([stream]),
+            watermark: WATERMARK_SEQ.with([stream]),
+        }
+    }
+}
+
+/// What is counted per event of one stream in a lane.
+#[derive(Clone)]
+pub struct LaneMetrics {
+    commits: Counter,
+    syncs: Counter,
+    identities: Counter,
+    accounts: Counter,
+    infos: Counter,
+    unknown: Counter,
+    errors: Counter,
+    creates: Counter,
+    updates: Counter,
+    deletes: Counter,
+    /// Time to decode a frame, in seconds. Sample it (one frame of 64 is plenty): each sample takes memory until upkeep.
+    pub decode: Histogram,
+}
+
+impl LaneMetrics {
+    /// The handles of a lane, for operations that came from `source` (`live`, `replay`, …).
+    pub fn new(source: &str) -> Self {
+        let event = |kind| EVENTS.with([kind]);
+        let op = |action: Action| OPS.with([action.as_str(), source]);
+        Self {
+            commits: event("commit"),
+            syncs: event("sync"),
+            identities: event("identity"),
+            accounts: event("account"),
+            infos: event("info"),
+            unknown: event("unknown"),
+            errors: event("error"),
+            creates: op(Action::Create),
+            updates: op(Action::Update),
+            deletes: op(Action::Delete),
+            decode: DECODE.with([]),
+        }
+    }
+
+    /// Counts a decoded event.
+    pub fn event(&self, event: &Event<'_>) {
+        let counter = match event {
+            Event::Commit(_) => &self.commits,
+            Event::Sync(_) => &self.syncs,
+            Event::Identity(_) => &self.identities,
+            Event::Account(_) => &self.accounts,
+            Event::Info(_) => &self.infos,
+            Event::Unknown { .. } => &self.unknown,
+            Event::Error { .. } => &self.errors,
+        };
+        counter.increment(1);
+    }
+
+    /// Counts operations of one kind.
+    pub fn ops(&self, action: Action, count: u64) {
+        let counter = match action {
+            Action::Create => &self.creates,
+            Action::Update => &self.updates,
+            Action::Delete => &self.deletes,
+        };
+        counter.increment(count);
+    }
+}
+
+/// Adds up times in a counter of whole seconds; what is less than a second waits here.
+pub struct SecondsCounter {
+    counter: Counter,
+    micros: AtomicU64,
+}
+
+impl SecondsCounter {
+    /// Counts into this counter.
+    pub fn new(counter: Counter) -> Self {
+        Self {
+            counter,
+            micros: AtomicU64::new(0),
+        }
+    }
+
+    /// Adds a time.
+    pub fn add(&self, time: Duration) {
+        const SECOND: u64 = 1_000_000;
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let before = self.micros.fetch_add(micros, Ordering::Relaxed);
+        let whole = before.wrapping_add(micros) / SECOND - before / SECOND;
+        self.counter.increment(whole);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_conventions() {
+        let mut names: Vec<&str> = METRICS.iter().map(|metric| metric.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), METRICS.len());
+        for metric in METRICS {
+            let total = metric.name.ends_with("_total");
+            assert_eq!(total, metric.kind == Kind::Counter, "{}", metric.name);
+            let seconds = metric.name.ends_with("_seconds");
+            assert!(seconds || metric.kind != Kind::Histogram, "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn what_is_counted_is_rendered() {
+        let handle = install().unwrap();
+        let again = install().unwrap();
+        let lane = LaneMetrics::new("live");
+        lane.event(&Event::Unknown { kind: "#new" });
+        lane.ops(Action::Delete, 3);
+        for _ in 0..1000 {
+            lane.decode.record(3e-6);
+        }
+        StreamMetrics::new("live").frames.increment(2);
+        QUARANTINED.with(["bad_cbor"]).increment(1);
+        let full = SecondsCounter::new(PIPELINE_FULL.with([]));
+        (0..5).for_each(|_| full.add(Duration::from_millis(700)));
+        let text = render(&again);
+        for line in [
+            "# TYPE penstock_events_total counter",
+            "# HELP penstock_ops_total Operations on records, by action and where they came from",
+            "penstock_events_total{type=\"unknown\"} 1",
+            "penstock_ops_total{action=\"delete\",source=\"live\"} 3",
+            "penstock_relay_frames_total{stream=\"live\"} 2",
+            "penstock_quarantined_total{reason=\"bad_cbor\"} 1",
+            "penstock_pipeline_full_seconds_total 3",
+            "# TYPE penstock_decode_seconds histogram",
+            "penstock_decode_seconds_bucket{le=\"0.0000025\"} 0",
+            "penstock_decode_seconds_bucket{le=\"0.000005\"} 1000",
+            "penstock_decode_seconds_count 1000",
+            "# TYPE process_resident_memory_bytes gauge",
+        ] {
+            assert!(text.lines().any(|l| l == line), "no '{line}' in\n{text}");
+        }
+        assert!(text.contains(&format!("penstock_build_info{{version=\"{VERSION}\"}} 1")));
+        handle.run_upkeep();
+    }
+}
