@@ -21,6 +21,7 @@
     )
 )]
 
+pub mod api;
 pub mod clock;
 pub mod command;
 pub mod config;

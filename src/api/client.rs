@@ -1,0 +1,175 @@
+//! The routes as commands call them: over the daemon's Unix socket, or, without a daemon, in the command's own process.
+//! Both ways run the same router.
+
+use std::path::Path;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::http::{Method, Request, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use tower::ServiceExt;
+
+use super::TRUSTED_REQUEST;
+
+/// Host part of the URLs; it names nothing.
+const ORIGIN: &str = "http://penstock";
+/// Most bytes of an answer: a quarantined frame of 16 MiB in base64, with room to spare.
+const ANSWER_MAX: usize = 256 << 20;
+/// How long the daemon may take to take the connection.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Calls routes.
+#[derive(Debug, Clone)]
+pub struct Client(Way);
+
+#[derive(Debug, Clone)]
+enum Way {
+    Socket(reqwest::Client),
+    Local(Router),
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The route answered with an error.
+    #[error("{message} ({name})")]
+    Refused {
+        /// The status.
+        status: u16,
+        /// The error's name.
+        name: String,
+        /// Its message.
+        message: String,
+    },
+    /// The daemon can't be reached, or went away.
+    #[error("the daemon does not answer on its socket: {0}")]
+    Unreachable(String),
+    /// What came is no answer of a Penstock.
+    #[error("an answer that can't be understood: {0}")]
+    Garbled(String),
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    error: String,
+    #[serde(default)]
+    message: String,
+}
+
+impl Client {
+    /// Over the socket of a running daemon.
+    pub fn socket(path: &Path) -> Result<Self, ClientError> {
+        // The client's builder asks for a provider of cryptography even where it needs none; the first one stays.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            .unix_socket(path)
+            .no_proxy()
+            .connect_timeout(CONNECT)
+            .timeout(TRUSTED_REQUEST + CONNECT)
+            .build();
+        let client = client.map_err(|error| ClientError::Unreachable(chain(&error)))?;
+        Ok(Self(Way::Socket(client)))
+    }
+
+    /// In this process.
+    pub fn local(router: Router) -> Self {
+        Self(Way::Local(router))
+    }
+
+    /// The body of a 200.
+    pub async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Bytes, ClientError> {
+        self.call(Method::GET, url(path, query)?, None).await
+    }
+
+    /// Sends JSON; the body of a 200.
+    pub async fn post(&self, path: &str, body: &impl Serialize) -> Result<Bytes, ClientError> {
+        let body = serde_json::to_vec(body);
+        let body = body.map_err(|error| ClientError::Garbled(error.to_string()))?;
+        self.call(Method::POST, url(path, &[])?, Some(body)).await
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        url: reqwest::Url,
+        body: Option<Vec<u8>>,
+    ) -> Result<Bytes, ClientError> {
+        let (status, answer) = match &self.0 {
+            Way::Socket(client) => over_socket(client, method, url, body).await?,
+            Way::Local(router) => in_process(router, method, &url, body).await?,
+        };
+        if status == StatusCode::OK {
+            return Ok(answer);
+        }
+        let refusal: Refusal = serde_json::from_slice(&answer)
+            .map_err(|_| ClientError::Garbled(format!("status {status} without a reason")))?;
+        Err(ClientError::Refused {
+            status: status.as_u16(),
+            name: refusal.error,
+            message: refusal.message,
+        })
+    }
+}
+
+fn url(path: &str, query: &[(&str, &str)]) -> Result<reqwest::Url, ClientError> {
+    let mut url =
+        reqwest::Url::parse(ORIGIN).map_err(|error| ClientError::Garbled(error.to_string()))?;
+    url.set_path(path);
+    if !query.is_empty() {
+        url.query_pairs_mut().extend_pairs(query);
+    }
+    Ok(url)
+}
+
+async fn over_socket(
+    client: &reqwest::Client,
+    method: Method,
+    url: reqwest::Url,
+    body: Option<Vec<u8>>,
+) -> Result<(StatusCode, Bytes), ClientError> {
+    let lost = |error: reqwest::Error| ClientError::Unreachable(chain(&error));
+    let mut request = client.request(method, url);
+    if let Some(body) = body {
+        request = request
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(body);
+    }
+    let response = request.send().await.map_err(lost)?;
+    let status = response.status();
+    Ok((status, response.bytes().await.map_err(lost)?))
+}
+
+async fn in_process(
+    router: &Router,
+    method: Method,
+    url: &reqwest::Url,
+    body: Option<Vec<u8>>,
+) -> Result<(StatusCode, Bytes), ClientError> {
+    let garbled = |error: axum::Error| ClientError::Garbled(error.to_string());
+    let request = Request::builder()
+        .method(method)
+        .uri(url.as_str())
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Body::from(body.unwrap_or_default()))
+        .map_err(|error| ClientError::Garbled(error.to_string()))?;
+    let response = match router.clone().oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    };
+    let status = response.status();
+    let body = axum::body::to_bytes(response.into_body(), ANSWER_MAX).await;
+    Ok((status, body.map_err(garbled)?))
+}
+
+/// An error with all that caused it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}

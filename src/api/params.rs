@@ -1,0 +1,134 @@
+//! Query parameters: each is checked once, and a bad one is named with its value and what is allowed.
+
+use atrium_api::types::string::{Did, Handle, Nsid, RecordKey};
+use axum::extract::{FromRequestParts, Query};
+use axum::http::request::Parts;
+
+use super::error::ApiError;
+use crate::decode::Cid;
+
+/// Longest cursor that is looked at, in bytes: a DID, an NSID and a record key fit.
+const CURSOR_MAX: usize = 4096;
+
+/// The parameters of one request; none is there twice.
+#[derive(Debug)]
+pub(crate) struct Params(Vec<(String, String)>);
+
+impl<S: Sync> FromRequestParts<S> for Params {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
+        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
+            .map_err(|error| ApiError::invalid(error.body_text()))?;
+        for (at, (name, value)) in pairs.iter().enumerate() {
+            if pairs.iter().take(at).any(|(other, _)| other == name) {
+                return Err(ApiError::parameter(name, value, "to give it once"));
+            }
+        }
+        Ok(Self(pairs))
+    }
+}
+
+impl Params {
+    /// Refuses parameters that the route does not know: a misspelt filter must not answer with everything.
+    pub(crate) fn only(&self, known: &[&str]) -> Result<(), ApiError> {
+        let stranger = self
+            .0
+            .iter()
+            .find(|(name, _)| !known.contains(&name.as_str()));
+        match stranger {
+            None => Ok(()),
+            Some((name, _)) if known.is_empty() => Err(ApiError::invalid(format!(
+                "unknown parameter {name:?}; this route takes none"
+            ))),
+            Some((name, _)) => Err(ApiError::invalid(format!(
+                "unknown parameter {name:?}; this route knows {}",
+                known.join(", ")
+            ))),
+        }
+    }
+
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        let found = self.0.iter().find(|(other, _)| other == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn did(&self, name: &str) -> Result<Option<&str>, ApiError> {
+        self.checked(
+            name,
+            "a DID, such as did:plc:ewvi7nxzyoun6zhxrhs64oiz",
+            |v| Did::new(v.to_owned()).is_ok(),
+        )
+    }
+
+    pub(crate) fn collection(&self) -> Result<Option<&str>, ApiError> {
+        let allowed = "an NSID, such as app.bsky.feed.post";
+        self.checked("collection", allowed, |v| Nsid::new(v.to_owned()).is_ok())
+    }
+
+    pub(crate) fn rkey(&self, name: &str) -> Result<Option<&str>, ApiError> {
+        let allowed = "a record key: 1 to 512 of A-Z a-z 0-9 . - _ : ~, not . or ..";
+        self.checked(name, allowed, |v| RecordKey::new(v.to_owned()).is_ok())
+    }
+
+    pub(crate) fn cid(&self) -> Result<Option<Cid>, ApiError> {
+        let allowed = "a CID of version 1 with SHA-256, in base32";
+        let text = self.checked("cid", allowed, |v| Cid::parse(v).is_some())?;
+        Ok(text.and_then(Cid::parse))
+    }
+
+    /// The DID of an `at-identifier` parameter. Handles are refused: a handle is only what an account said of itself.
+    pub(crate) fn repo(&self) -> Result<&str, ApiError> {
+        let value = self.required("repo", self.text("repo"))?;
+        if Handle::new(value.to_owned()).is_ok() {
+            let allowed = "a DID: handles are not resolved here";
+            return Err(ApiError::parameter("repo", value, allowed));
+        }
+        self.did("repo")?;
+        Ok(value)
+    }
+
+    /// 1 to `max`.
+    pub(crate) fn limit(&self, default: usize, max: usize) -> Result<usize, ApiError> {
+        let Some(value) = self.text("limit") else {
+            return Ok(default);
+        };
+        let limit = value.parse().ok();
+        limit
+            .filter(|limit| (1..=max).contains(limit))
+            .ok_or_else(|| ApiError::parameter("limit", value, &format!("1 to {max}")))
+    }
+
+    pub(crate) fn flag(&self, name: &str) -> Result<Option<bool>, ApiError> {
+        match self.text(name) {
+            None => Ok(None),
+            Some("true") => Ok(Some(true)),
+            Some("false") => Ok(Some(false)),
+            Some(other) => Err(ApiError::parameter(name, other, "true or false")),
+        }
+    }
+
+    /// An empty cursor is the start.
+    pub(crate) fn cursor(&self) -> Result<Option<&str>, ApiError> {
+        let cursor = self.checked("cursor", "a cursor that a page ended with", |v| {
+            v.len() <= CURSOR_MAX
+        })?;
+        Ok(cursor.filter(|cursor| !cursor.is_empty()))
+    }
+
+    pub(crate) fn required<T>(&self, name: &str, value: Option<T>) -> Result<T, ApiError> {
+        value.ok_or_else(|| ApiError::invalid(format!("parameter {name:?} is required")))
+    }
+
+    fn checked(
+        &self,
+        name: &str,
+        allowed: &str,
+        is_valid: impl Fn(&str) -> bool,
+    ) -> Result<Option<&str>, ApiError> {
+        match self.text(name) {
+            Some(value) if !is_valid(value) => Err(ApiError::parameter(name, value, allowed)),
+            other => Ok(other),
+        }
+    }
+}

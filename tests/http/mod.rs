@@ -1,0 +1,237 @@
+//! A router over the store in memory, requests to it, and writes that fill it.
+#![allow(dead_code)]
+
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Method, Request, StatusCode};
+use penstock::api::{ApiState, DaemonStatus, Retry, Tokens, router};
+use penstock::decode::{Cid, Tid};
+use penstock::store::memory::MemoryStore;
+use penstock::store::{
+    RecordBody, RecordWrite, RepoStatus, RevWrite, StatusWrite, Store, WriteBatch,
+};
+use serde_json::Value;
+use tower::ServiceExt;
+
+pub const ALICE: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
+pub const BOB: &str = "did:plc:bbbbbbbbbbbbbbbbbbbbbbbb";
+
+/// What `/readyz` hears of the daemon.
+#[derive(Default)]
+pub struct Status(Mutex<Vec<String>>);
+
+impl Status {
+    pub fn fail(&self, reason: &str) {
+        self.0.lock().unwrap().push(reason.to_owned());
+    }
+}
+
+impl DaemonStatus for Status {
+    fn not_ready(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+pub struct Site {
+    pub store: Arc<MemoryStore>,
+    pub status: Arc<Status>,
+    pub router: Router,
+}
+
+impl Site {
+    /// As the Unix socket serves it.
+    pub async fn new() -> Self {
+        Self::with(Arc::new(MemoryStore::new()), None).await
+    }
+
+    pub async fn with(store: Arc<MemoryStore>, retry: Option<Arc<dyn Retry>>) -> Self {
+        Self::build(store, retry, Tokens::default(), true)
+    }
+
+    /// As TCP serves it.
+    pub async fn strangers(tokens: Tokens) -> Self {
+        let store = Arc::new(MemoryStore::new());
+        Self::build(store, Some(Arc::new(NoRetry)), tokens, false)
+    }
+
+    fn build(
+        store: Arc<MemoryStore>,
+        retry: Option<Arc<dyn Retry>>,
+        tokens: Tokens,
+        trusted: bool,
+    ) -> Self {
+        let status = Arc::new(Status::default());
+        let router = router(ApiState {
+            store: store.clone(),
+            status: status.clone(),
+            metrics: Arc::new(|| "penstock_up 1\n".to_owned()),
+            retry,
+            tokens,
+            trusted,
+        });
+        Self {
+            store,
+            status,
+            router,
+        }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.call(Method::GET, path, &[], "").await
+    }
+
+    pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Body::from(body.to_owned())).unwrap();
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        let bytes = axum::body::to_bytes(response.into_body(), usize::MAX)
+            .await
+            .unwrap();
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        let json = serde_json::from_str(&text).unwrap_or_default();
+        Answer {
+            status,
+            headers,
+            text,
+            json,
+        }
+    }
+
+    /// Follows the cursor to its end: all rows, and how many pages there were.
+    pub async fn pages(&self, path: &str, name: &str) -> (Vec<Value>, usize) {
+        let (mut rows, mut pages, mut cursor) = (Vec::new(), 0, String::new());
+        loop {
+            let mark = if path.contains('?') { '&' } else { '?' };
+            let page = self.get(&format!("{path}{mark}cursor={cursor}")).await;
+            assert_eq!(page.status, 200, "{}", page.text);
+            rows.extend(page.json[name].as_array().unwrap().iter().cloned());
+            pages += 1;
+            match page.json.get("cursor") {
+                Some(next) => cursor = next.as_str().unwrap().to_owned(),
+                None => return (rows, pages),
+            }
+        }
+    }
+}
+
+struct NoRetry;
+
+#[async_trait::async_trait]
+impl Retry for NoRetry {
+    async fn retry(
+        &self,
+        _id: &str,
+    ) -> Result<penstock::api::RetryOutcome, penstock::store::StoreError> {
+        Ok(penstock::api::RetryOutcome::NotFound)
+    }
+}
+
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub text: String,
+    pub json: Value,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
+    }
+
+    #[track_caller]
+    pub fn is_error(&self, status: u16, name: &str, says: &str) {
+        let message = self.json["message"].as_str().unwrap_or_default();
+        assert!(
+            self.status == status && self.json["error"] == name && message.contains(says),
+            "wanted {status} {name} with {says:?}, got {} {}",
+            self.status,
+            self.text
+        );
+        assert_eq!(self.header("content-type"), "application/json");
+    }
+
+    #[track_caller]
+    pub fn parse<T: serde::de::DeserializeOwned>(&self) -> T {
+        assert_eq!(self.status, 200, "{}", self.text);
+        serde_json::from_str(&self.text).unwrap()
+    }
+}
+
+pub fn tid(micros: u64) -> Tid {
+    Tid::new(micros, 0)
+}
+
+pub fn rev(micros: u64) -> String {
+    tid(micros).to_string()
+}
+
+pub fn cbor(value: &Value) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    ciborium::into_writer(value, &mut bytes).unwrap();
+    bytes
+}
+
+pub fn cid(value: &Value) -> String {
+    Cid::of_dag_cbor(&cbor(value)).to_string()
+}
+
+/// A commit that writes one record.
+pub async fn put(
+    store: &dyn Store,
+    did: &str,
+    collection: &str,
+    rkey: &str,
+    at: u64,
+    value: &Value,
+) {
+    let record = cbor(value);
+    let commit = Cid::of_dag_cbor(&cbor(&Value::from("commit")));
+    let mut batch = WriteBatch::new();
+    batch.put_record(RecordWrite {
+        did,
+        collection,
+        rkey,
+        version: at,
+        rev: tid(at),
+        body: Some(RecordBody {
+            cid: Cid::of_dag_cbor(&record),
+            record: &record,
+            json: None,
+        }),
+    });
+    batch.put_rev(RevWrite {
+        did,
+        rev: tid(at),
+        data: commit,
+        commit,
+    });
+    store.apply(batch).await.unwrap();
+}
+
+pub async fn status(store: &dyn Store, did: &str, version: u64, active: bool, text: Option<&str>) {
+    let mut batch = WriteBatch::new();
+    batch.put_status(StatusWrite {
+        did: did.to_owned(),
+        version,
+        status: RepoStatus {
+            active,
+            status: text.map(str::to_owned),
+        },
+        repair_if_stale: None,
+    });
+    store.apply(batch).await.unwrap();
+}
