@@ -41,7 +41,13 @@ fn same<K: Ord + Debug, V: PartialEq + Debug>(
     found: &BTreeMap<K, V>,
 ) {
     let lines = differences(what, expected, found);
-    assert!(lines.is_empty(), "{}", lines.join("\n"));
+    let shown: Vec<&str> = lines.iter().take(20).map(String::as_str).collect();
+    assert!(
+        lines.is_empty(),
+        "{} differences, the first:\n{}",
+        lines.len(),
+        shown.join("\n")
+    );
 }
 
 /// The named fields of an object; absent and null are the same.

@@ -45,7 +45,7 @@ fn install() -> Result<PathBuf, String> {
         return Ok(dir);
     }
     let words = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{}\n{words}", output.status))
+    Err(format!("{} ({})", words.trim(), output.status))
 }
 
 /// An answer that is not 2xx.
