@@ -45,6 +45,8 @@ pub(crate) struct LiveParts {
     pub filter: String,
     /// Where nothing is held: begin at the oldest frame that the relay has, not at its head.
     pub from_oldest: bool,
+    /// How far the frames' times may be ahead of our clock.
+    pub clock_ahead: Duration,
 }
 
 /// The live stream of this worker.
@@ -254,10 +256,16 @@ impl Live {
         if self.parts.faults.tripped() {
             return Some(Stop::Pause(Pause::Faults));
         }
-        let ahead = self.times.ahead_of(self.parts.clock.now_micros())?;
+        let ahead = self.clock_is_behind(self.parts.clock.now_micros())?;
         Some(Stop::Pause(Pause::Clock {
             ahead_seconds: ahead / 1_000_000,
         }))
+    }
+
+    /// By how much the frames' times are ahead of our clock, if it is too much (microseconds).
+    fn clock_is_behind(&self, now: u64) -> Option<u64> {
+        let allowed = u64::try_from(self.parts.clock_ahead.as_micros()).unwrap_or(u64::MAX);
+        self.times.ahead_of(now, allowed)
     }
 
     /// Takes one frame in.
@@ -487,7 +495,7 @@ impl Live {
             }
             let elapsed = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
             let now = self.parts.clock.now_micros().saturating_sub(elapsed);
-            if self.times.ahead_of(now).is_none() {
+            if self.clock_is_behind(now).is_none() {
                 return;
             }
         }

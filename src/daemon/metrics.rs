@@ -1,6 +1,8 @@
 //! Counters of a stream's reader.
 
-use metrics::{Counter, Gauge, counter, gauge};
+use metrics::{Counter, Gauge};
+
+use crate::telemetry::metrics as names;
 
 /// What the reader of one stream counts.
 pub(crate) struct StreamMetrics {
@@ -13,10 +15,10 @@ pub(crate) struct StreamMetrics {
 impl StreamMetrics {
     pub fn new(stream: &'static str) -> Self {
         Self {
-            frames: counter!("penstock_relay_frames_total", "stream" => stream),
-            bytes: counter!("penstock_relay_bytes_total", "stream" => stream),
-            other_slots: counter!("penstock_frames_skipped_total", "reason" => "slot"),
-            seq: gauge!("penstock_relay_seq", "stream" => stream),
+            frames: names::RELAY_FRAMES.with([stream]),
+            bytes: names::RELAY_BYTES.with([stream]),
+            other_slots: names::FRAMES_SKIPPED.with(["slot"]),
+            seq: names::RELAY_SEQ.with([stream]),
         }
     }
 
@@ -33,12 +35,12 @@ impl StreamMetrics {
 
     /// A frame was not taken in.
     pub fn skipped(&self, reason: &'static str) {
-        counter!("penstock_frames_skipped_total", "reason" => reason).increment(1);
+        names::FRAMES_SKIPPED.with([reason]).increment(1);
     }
 
     /// A message that the reader itself takes.
     pub fn event(&self, kind: &'static str) {
-        counter!("penstock_events_total", "type" => kind).increment(1);
+        names::EVENTS.with([kind]).increment(1);
     }
 
     /// The stream was routed up to here.
@@ -49,26 +51,25 @@ impl StreamMetrics {
 
     /// A connection was made or lost.
     pub fn connected(&self, relay: &str, connected: bool) {
-        gauge!("penstock_relay_connected", "relay" => relay.to_owned()).set(if connected {
-            1.0
-        } else {
-            0.0
-        });
+        names::RELAY_CONNECTED
+            .with([relay])
+            .set(if connected { 1.0 } else { 0.0 });
     }
 
     /// A connection ended, or could not be made.
     pub fn reconnect(&self, relay: &str, reason: &'static str) {
-        counter!("penstock_relay_reconnects_total", "relay" => relay.to_owned(), "reason" => reason)
-            .increment(1);
+        names::RELAY_RECONNECTS.with([relay, reason]).increment(1);
     }
 
     /// The relay skipped numbers.
     pub fn jump(&self, relay: &str) {
-        counter!("penstock_relay_seq_jumps_total", "relay" => relay.to_owned()).increment(1);
+        names::RELAY_SEQ_JUMPS.with([relay]).increment(1);
     }
 
     /// Ingestion pauses, or goes on.
     pub fn paused(&self, reason: &'static str, paused: bool) {
-        gauge!("penstock_ingest_paused", "reason" => reason).set(if paused { 1.0 } else { 0.0 });
+        names::INGEST_PAUSED
+            .with([reason])
+            .set(if paused { 1.0 } else { 0.0 });
     }
 }

@@ -1,9 +1,282 @@
-//! One worker, put together.
+//! One worker, put together: from the configuration to the relay, the lanes, the store and the HTTP surface.
+//!
+//! Read [`run`] top to bottom: it is the way of a frame, then the way out.
 
+mod gauges;
 mod live;
 mod metrics;
 mod recorder;
+mod retrier;
 mod status;
 mod times;
 
+pub use retrier::Retrier;
 pub use status::{Pause, Status};
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, ApiState, Tokens, UnixSocket};
+use crate::clock::Clock;
+use crate::config::{BackfillDays, Config, VerifyCids};
+use crate::decode::{DecodeOptions, Verify};
+use crate::pipeline::{FaultLimits, Faults, Pipeline, PipelineOptions, Stream};
+use crate::relay::{self, RelayError, RelayOptions, Subscription};
+use crate::slot::SlotSet;
+use crate::store::{Store, StoreError};
+use crate::telemetry;
+use gauges::Gauges;
+use live::{Live, LiveParts};
+use recorder::Recorder;
+
+/// Why the daemon stopped, or did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] Arc<StoreError>),
+    /// The relay's address or TLS.
+    #[error(transparent)]
+    Relay(#[from] RelayError),
+    /// The HTTP address can't be served.
+    #[error("http.listen {address}: {error}")]
+    Listen {
+        /// What was asked for.
+        address: String,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// The Unix socket can't be served.
+    #[error("http.socket {path}: {error}")]
+    Socket {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why not.
+        error: api::server::SocketError,
+    },
+    /// The metrics can't be recorded.
+    #[error(transparent)]
+    Metrics(#[from] telemetry::metrics::InstallError),
+    /// The system refused something.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+impl From<StoreError> for DaemonError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(Arc::new(error))
+    }
+}
+
+/// Runs a worker until `stop`, then drains: everything that was read becomes durable, and the facts say so.
+pub async fn run(
+    config: &Config,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+) -> Result<(), DaemonError> {
+    let rendering = telemetry::metrics::install()?;
+    telemetry::metrics::set_worker(&config.worker);
+    let status = Arc::new(Status::default());
+
+    // The parts, from the store back to the relay.
+    let slots = SlotSet::owned_by(config.worker.id, config.worker.count);
+    let faults = Arc::new(Faults::new(fault_limits(config)));
+    let pipeline = Pipeline::start(
+        &pipeline_options(config),
+        store.clone(),
+        clock.clone(),
+        faults.clone(),
+    )?;
+    let recorder = Arc::new(Recorder::new(store.clone()));
+    let parts = LiveParts {
+        subscription: Subscription::new(relay_options(config)?)?,
+        router: pipeline.router(Stream::Live, slots),
+        recorder: recorder.clone(),
+        faults,
+        status: status.clone(),
+        clock: clock.clone(),
+        slots,
+        filter: config.collections.to_string(),
+        from_oldest: config.backfill.days == BackfillDays::All,
+        clock_ahead: config.faults.clock_ahead,
+    };
+    let (live, progress) = Live::new(parts, &store.facts().await?);
+
+    // What people see of it.
+    let serving = CancellationToken::new();
+    let retrier = Retrier::new(store.clone(), clock.clone(), config);
+    let state = ApiState {
+        store: store.clone(),
+        status: status.clone(),
+        metrics: Arc::new(move || telemetry::metrics::render(&rendering)),
+        retry: Some(Arc::new(retrier)),
+        tokens: tokens(config),
+        trusted: false,
+    };
+    let http = serve(config, state, &serving).await?;
+    let gauges = Gauges::new(store.clone(), status, progress.clone(), clock, slots);
+
+    // The work.
+    let reading = stop.child_token();
+    let mut live = tokio::spawn(live.run(reading.clone()));
+    let saving = tokio::spawn({
+        let (recorder, progress, serving) = (recorder.clone(), progress.clone(), serving.clone());
+        async move { recorder.run(progress, serving).await }
+    });
+    let showing = tokio::spawn(gauges.run(pipeline.depth(), serving.clone()));
+    let mut failure = pipeline.failure();
+    let ended = tokio::select! {
+        ended = &mut live => Some(ended),
+        _ = failure.wait_for(Option::is_some) => None,
+    };
+
+    // The way out: stop reading, let the lanes finish, save what is durable.
+    let outcome = match ended {
+        Some(Ok(Ok(()))) => {
+            drain(config, pipeline).await;
+            Ok(())
+        }
+        Some(Ok(Err(error))) => Err(Arc::new(error)),
+        Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
+        None => {
+            live.abort();
+            let error = failure.borrow().clone();
+            Err(error.unwrap_or_else(|| Arc::new(StoreError::Closed)))
+        }
+    };
+    serving.cancel();
+    let saved = saving.await;
+    let _ = showing.await;
+    outcome?;
+    if let Ok(saved) = saved {
+        saved?;
+    }
+    let last = progress.borrow().clone();
+    recorder.save(&last).await?;
+    for server in http {
+        let _ = server.await;
+    }
+    store.close().await?;
+    if let Some(at) = last.watermark() {
+        tracing::info!(seq = at.seq, "stopped; a restart goes on behind this seq");
+    }
+    Ok(())
+}
+
+/// Waits until all that was read is durable, but not for ever: what is not is read again after a restart.
+async fn drain(config: &Config, pipeline: Pipeline) {
+    let (frames, bytes) = pipeline.depth().queued();
+    tracing::info!(frames, bytes, "draining");
+    let timeout = config.shutdown.timeout;
+    if tokio::time::timeout(timeout, pipeline.drain())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            ?timeout,
+            "did not drain in time: a restart reads the rest again"
+        );
+    }
+}
+
+/// Starts serving TCP and the Unix socket.
+async fn serve(
+    config: &Config,
+    state: ApiState,
+    serving: &CancellationToken,
+) -> Result<Vec<tokio::task::JoinHandle<()>>, DaemonError> {
+    let address = config.http.listen;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| DaemonError::Listen {
+            address: address.to_string(),
+            error,
+        })?;
+    let path = config.http.socket.clone();
+    let socket = UnixSocket::bind(&path)
+        .await
+        .map_err(|error| DaemonError::Socket {
+            path: path.clone(),
+            error,
+        })?;
+    tracing::info!(address = %listener.local_addr()?, socket = %path.display(), "serving HTTP");
+    let trusted = api::router(ApiState {
+        trusted: true,
+        ..state.clone()
+    });
+    let tcp = api::serve_tcp(listener, api::router(state), serving.clone());
+    let unix = socket.serve(trusted, serving.clone());
+    Ok(vec![tokio::spawn(tcp), tokio::spawn(unix)])
+}
+
+fn tokens(config: &Config) -> Tokens {
+    let http = &config.http;
+    let token = |secret: &Option<crate::config::Secret>| {
+        secret.as_ref().map(|secret| secret.expose().to_owned())
+    };
+    let (admin, read) = (token(&http.admin_token), token(&http.read_token));
+    Tokens::new(admin.as_deref(), read.as_deref())
+}
+
+/// How frames are checked.
+pub(crate) fn decode_options(config: &Config) -> DecodeOptions {
+    let verify = match config.verify.cids {
+        VerifyCids::All => Verify::All,
+        VerifyCids::Records => Verify::Records,
+        VerifyCids::None => Verify::None,
+    };
+    DecodeOptions {
+        verify,
+        ..DecodeOptions::default()
+    }
+}
+
+fn pipeline_options(config: &Config) -> PipelineOptions {
+    let sizes = &config.pipeline;
+    let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+    PipelineOptions {
+        lanes: sizes.lanes,
+        max_frames: sizes.max_frames,
+        max_bytes: bytes(sizes.max_bytes),
+        in_flight_bytes: bytes(sizes.in_flight_bytes),
+        batch_ops: sizes.batch_ops,
+        batch_bytes: bytes(sizes.batch_bytes),
+        batch_age: sizes.batch_age,
+        decode: decode_options(config),
+        collections: config.collections.clone(),
+        json: config.store.json,
+    }
+}
+
+fn fault_limits(config: &Config) -> FaultLimits {
+    let faults = &config.faults;
+    FaultLimits {
+        window: faults.window,
+        share: faults.share,
+        pause: faults.pause,
+        ..FaultLimits::default()
+    }
+}
+
+fn relay_options(config: &Config) -> Result<RelayOptions, DaemonError> {
+    let keys = &config.relay;
+    Ok(RelayOptions {
+        urls: keys
+            .urls
+            .iter()
+            .map(|url| url.to_string().parse())
+            .collect::<Result<_, _>>()?,
+        connect_timeout: keys.connect_timeout,
+        read_timeout: keys.read_timeout,
+        ping_interval: keys.ping_interval,
+        max_frame: usize::try_from(keys.max_frame).unwrap_or(usize::MAX),
+        backoff_min: keys.backoff_min,
+        backoff_max: keys.backoff_max,
+        tls: relay::tls_config(config.net.ca_file.as_deref())?,
+        user_agent: relay::user_agent(None),
+    })
+}

@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::api::DaemonStatus;
+
 /// Why ingestion pauses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pause {
@@ -90,8 +92,13 @@ impl Status {
         self.lock().relay.clone()
     }
 
-    /// Why the daemon is not ready; empty if it is.
-    pub fn reasons(&self) -> Vec<String> {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl DaemonStatus for Status {
+    fn not_ready(&self) -> Vec<String> {
         let state = self.lock();
         let mut reasons = Vec::new();
         if let Some(pause) = &state.pause {
@@ -102,9 +109,5 @@ impl Status {
             reasons.push(format!("the relay is not connected: {why}"));
         }
         reasons
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,8 +6,6 @@ use std::collections::VecDeque;
 const LEDGER_SAMPLES: usize = 15;
 /// Samples of the median that our clock is compared with.
 const CLOCK_SAMPLES: usize = 100;
-/// How far that median may be ahead of our clock, in microseconds.
-const MAX_AHEAD: u64 = 60 * 1_000_000;
 
 /// The latest times of a stream.
 #[derive(Debug, Default)]
@@ -32,15 +30,15 @@ impl Times {
         self.median
     }
 
-    /// By how much the median of the last 100 frames is ahead of our clock, if that is too much: then it is our clock that
-    /// is wrong.
-    pub fn ahead_of(&self, now: u64) -> Option<u64> {
+    /// By how much the median of the last 100 frames is ahead of our clock, if it is more than `allowed` (microseconds): then it
+    /// is our clock that is wrong.
+    pub fn ahead_of(&self, now: u64, allowed: u64) -> Option<u64> {
         if self.latest.len() < CLOCK_SAMPLES {
             return None;
         }
         median(self.latest.iter())
             .checked_sub(now)
-            .filter(|ahead| *ahead > MAX_AHEAD)
+            .filter(|ahead| *ahead > allowed)
     }
 }
 
@@ -68,7 +66,7 @@ mod tests {
             "{}",
             times.median()
         );
-        assert_eq!(times.ahead_of(2000), None);
+        assert_eq!(times.ahead_of(2000, 0), None);
     }
 
     #[test]
@@ -77,11 +75,11 @@ mod tests {
         let relay = 600_000_000;
         for n in 0..99 {
             times.sample(relay + n, 0);
-            assert_eq!(times.ahead_of(0), None);
+            assert_eq!(times.ahead_of(0, 60_000_000), None);
         }
         times.sample(relay, 0);
-        assert!(times.ahead_of(0).is_some());
-        assert_eq!(times.ahead_of(relay), None);
+        assert!(times.ahead_of(0, 60_000_000).is_some());
+        assert_eq!(times.ahead_of(relay, 60_000_000), None);
         assert_eq!(times.median(), 0, "never later than the receipt");
     }
 }

@@ -55,14 +55,32 @@ impl Entry {
         }
     }
 
+    pub fn depth(&self) -> LaneDepth {
+        let budgets = |input: &LaneInput| (input.frames.clone(), input.bytes.clone());
+        LaneDepth {
+            budgets: [budgets(&self.live), budgets(&self.replay)],
+            max_frames: self.max_frames,
+            max_bytes: self.live.max_bytes as usize,
+        }
+    }
+}
+
+/// Tells how much waits before a lane; does not keep it open.
+pub(crate) struct LaneDepth {
+    budgets: [(Arc<Semaphore>, Arc<Semaphore>); 2],
+    max_frames: usize,
+    max_bytes: usize,
+}
+
+impl LaneDepth {
     /// Frames and bytes that wait.
     pub fn queued(&self) -> (usize, usize) {
-        [&self.live, &self.replay]
-            .into_iter()
-            .fold((0, 0), |(frames, bytes), input| {
+        self.budgets
+            .iter()
+            .fold((0, 0), |(frames, bytes), (frame_budget, byte_budget)| {
                 (
-                    frames + self.max_frames - input.frames.available_permits(),
-                    bytes + input.max_bytes as usize - input.bytes.available_permits(),
+                    frames + self.max_frames - frame_budget.available_permits(),
+                    bytes + self.max_bytes - byte_budget.available_permits(),
                 )
             })
     }

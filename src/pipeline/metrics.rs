@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use metrics::{Histogram, counter, histogram};
+use metrics::Histogram;
 
 use super::writes::Counts;
+use crate::telemetry::metrics as names;
 
 /// What a lane counts between two batches.
 pub(crate) struct LaneMetrics {
@@ -18,7 +19,7 @@ pub(crate) struct LaneMetrics {
 impl LaneMetrics {
     pub fn new() -> Self {
         Self {
-            decode: histogram!("penstock_decode_seconds"),
+            decode: names::DECODE.with([]),
             ops: Counts::default(),
             events: BTreeMap::new(),
             quarantined: BTreeMap::new(),
@@ -48,10 +49,11 @@ impl LaneMetrics {
     /// Tells the registry what was counted.
     pub fn publish(&mut self) {
         for (kind, count) in &mut self.events {
-            counter!("penstock_events_total", "type" => *kind).increment(std::mem::take(count));
+            names::EVENTS.with([kind]).increment(std::mem::take(count));
         }
         for (reason, count) in &mut self.quarantined {
-            counter!("penstock_quarantined_total", "reason" => *reason)
+            names::QUARANTINED
+                .with([reason])
                 .increment(std::mem::take(count));
         }
         let ops = std::mem::take(&mut self.ops);
@@ -60,20 +62,20 @@ impl LaneMetrics {
             ("update", ops.updates),
             ("delete", ops.deletes),
         ] {
-            counter!("penstock_ops_total", "action" => action, "source" => "stream")
-                .increment(count);
+            names::OPS.with([action, "stream"]).increment(count);
         }
         if ops.unwanted > 0 {
-            counter!("penstock_ops_total", "action" => "unwanted", "source" => "stream")
+            names::OPS
+                .with(["unwanted", "stream"])
                 .increment(ops.unwanted);
         }
         for fault in ops.faults {
-            counter!("penstock_record_faults_total", "reason" => fault.as_str()).increment(1);
+            names::RECORD_FAULTS.with([fault.as_str()]).increment(1);
         }
     }
 
     /// A batch became durable.
     pub fn stored(took: Duration) {
-        histogram!("penstock_store_write_seconds").record(took);
+        names::STORE_WRITE.with([]).record(took);
     }
 }

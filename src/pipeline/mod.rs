@@ -109,6 +109,19 @@ impl Epochs {
     }
 }
 
+/// Tells how much waits before the lanes.
+pub struct Depth(Vec<lane::LaneDepth>);
+
+impl Depth {
+    /// Frames and bytes that wait.
+    pub fn queued(&self) -> (usize, usize) {
+        self.0.iter().fold((0, 0), |(frames, bytes), lane| {
+            let (more_frames, more_bytes) = lane.queued();
+            (frames + more_frames, bytes + more_bytes)
+        })
+    }
+}
+
 impl Pipeline {
     /// Starts the lanes. Must be called inside a tokio runtime, which carries the writes.
     pub fn start(
@@ -167,12 +180,9 @@ impl Pipeline {
         self.failure.clone()
     }
 
-    /// Frames and bytes that wait before the lanes.
-    pub fn queued(&self) -> (usize, usize) {
-        self.lanes.iter().fold((0, 0), |(frames, bytes), lane| {
-            let (more_frames, more_bytes) = lane.queued();
-            (frames + more_frames, bytes + more_bytes)
-        })
+    /// Tells how much waits before the lanes.
+    pub fn depth(&self) -> Depth {
+        Depth(self.lanes.iter().map(lane::Entry::depth).collect())
     }
 
     /// Lets the lanes finish what they have and waits until all of it is durable. All routers must be gone.

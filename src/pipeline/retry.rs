@@ -15,17 +15,18 @@ const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// It was decoded and is stored; its row is gone.
-    TakenIn,
-    /// It still fails.
-    StillBad {
-        /// Why.
-        reason: String,
+    Applied,
+    /// It still fails; its row stays.
+    Refused {
+        /// The label.
+        reason: &'static str,
+        /// What exactly is wrong.
+        detail: String,
     },
-    /// It is too old, or its bytes are gone: a repair of its repository waits instead. The row stays.
-    Repair {
-        /// Why.
-        reason: String,
-    },
+    /// It is too old to be taken in: a repair of its repository waits instead, and its row is gone.
+    Repair,
+    /// Its bytes were dropped to keep the quarantine within its bound; its repair stands.
+    Evicted,
     /// There is no such row.
     NotFound,
 }
@@ -41,7 +42,7 @@ pub struct RetryOptions {
     pub json: bool,
 }
 
-/// Decodes a quarantined frame again and stores what it says. Safe to repeat: writes commute.
+/// Decodes a quarantined frame again and stores what it says. Safe to repeat: writes commute, and the row goes last.
 pub async fn retry(
     store: &dyn Store,
     options: &RetryOptions,
@@ -51,56 +52,49 @@ pub async fn retry(
     let Some((entry, raw)) = store.quarantined(id).await? else {
         return Ok(Outcome::NotFound);
     };
+    if entry.evicted {
+        return Ok(Outcome::Evicted);
+    }
     let age = Duration::from_micros(now.saturating_sub(entry.received));
-    let source = Source {
-        relay: entry.source.clone(),
-        generation: 0,
-    };
     let mut batch = WriteBatch::new();
-    let hopeless = if entry.evicted {
-        Some("its bytes were dropped to keep the quarantine within quarantine.max_bytes")
-    } else if age > MAX_AGE {
-        Some("it is older than 7 days")
+    let outcome = if age > MAX_AGE {
+        batch.put_repair(repair(entry.did.unwrap_or_default(), id));
+        Outcome::Repair
     } else {
-        None
+        let source = Source {
+            relay: entry.source,
+            generation: 0,
+        };
+        let (collections, json) = (&options.collections, options.json);
+        let writer = Writer {
+            source: &source,
+            collections,
+            json,
+            now,
+        };
+        let mut decoder = Decoder::new(options.decode.clone());
+        match decoder.decode(&raw, now) {
+            Ok(event) => {
+                writer.event(&event, &mut Vec::new(), &mut batch, &mut Counts::default());
+                Outcome::Applied
+            }
+            Err(error) => {
+                let (reason, detail) = (error.reason.as_str(), error.detail.into_owned());
+                return Ok(Outcome::Refused { reason, detail });
+            }
+        }
     };
-    if let Some(reason) = hopeless {
-        batch.put_repair(Repair {
-            did: entry.did.unwrap_or_default(),
-            id: format!("quarantine/{id}"),
-            kind: RepairKind::Content,
-            reason: "quarantined".to_owned(),
-            version: 0,
-        });
-        store.apply(batch).await?;
-        return Ok(Outcome::Repair {
-            reason: reason.to_owned(),
-        });
-    }
-    let writer = Writer {
-        source: &source,
-        collections: &options.collections,
-        json: options.json,
-        now,
-    };
-    if let Err(reason) = decode_into(&writer, options, &raw, &mut batch) {
-        return Ok(Outcome::StillBad { reason });
-    }
     store.apply(batch).await?;
     store.release_quarantined(id).await?;
-    Ok(Outcome::TakenIn)
+    Ok(outcome)
 }
 
-fn decode_into(
-    writer: &Writer<'_>,
-    options: &RetryOptions,
-    raw: &[u8],
-    batch: &mut WriteBatch,
-) -> Result<(), String> {
-    let mut decoder = Decoder::new(options.decode.clone());
-    let event = decoder
-        .decode(raw, writer.now)
-        .map_err(|error| format!("{}: {}", error.reason.as_str(), error.detail))?;
-    writer.event(&event, &mut Vec::new(), batch, &mut Counts::default());
-    Ok(())
+fn repair(did: String, id: &str) -> Repair {
+    Repair {
+        did,
+        id: format!("quarantine/{id}"),
+        kind: RepairKind::Content,
+        reason: "quarantined".to_owned(),
+        version: 0,
+    }
 }

@@ -1,8 +1,7 @@
 //! Every metric: name, type, labels and meaning, once.
 //!
 //! A family gives a handle for its label values: `RELAY_FRAMES.with(["live"]).increment(1)`. Looking a handle up takes a
-//! lock and allocates, so hot paths keep theirs: see [`StreamMetrics`] and [`LaneMetrics`]. Handles that are made
-//! before [`install`] do nothing.
+//! lock and allocates, so hot paths keep theirs. Handles that are made before [`install`] do nothing.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -13,7 +12,6 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use super::VERSION;
 use crate::config::Worker;
-use crate::decode::{Action, Event};
 
 /// What a metric is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -229,93 +227,6 @@ pub fn set_worker(worker: &Worker) {
 pub fn render(handle: &PrometheusHandle) -> String {
     metrics_process::Collector::default().collect();
     handle.render()
-}
-
-/// What is counted per frame of one stream (`live` or `replay`).
-#[derive(Clone)]
-pub struct StreamMetrics {
-    /// Frames received.
-    pub frames: Counter,
-    /// Their bytes.
-    pub bytes: Counter,
-    /// The newest `seq` received.
-    pub seq: Gauge,
-    /// The `seq` at or below which everything is durable.
-    pub watermark: Gauge,
-}
-
-impl StreamMetrics {
-    /// The handles of a stream.
-    pub fn new(stream: &str) -> Self {
-        Self {
-            frames: RELAY_FRAMES.with([stream]),
-            bytes: RELAY_BYTES.with([stream]),
-            seq: RELAY_SEQ.with([stream]),
-            watermark: WATERMARK_SEQ.with([stream]),
-        }
-    }
-}
-
-/// What is counted per event of one stream in a lane.
-#[derive(Clone)]
-pub struct LaneMetrics {
-    commits: Counter,
-    syncs: Counter,
-    identities: Counter,
-    accounts: Counter,
-    infos: Counter,
-    unknown: Counter,
-    errors: Counter,
-    creates: Counter,
-    updates: Counter,
-    deletes: Counter,
-    /// Time to decode a frame, in seconds. Sample it (one frame of 64 is plenty): each sample takes memory until upkeep.
-    pub decode: Histogram,
-}
-
-impl LaneMetrics {
-    /// The handles of a lane, for operations that came from `source` (`live`, `replay`, …).
-    pub fn new(source: &str) -> Self {
-        let event = |kind| EVENTS.with([kind]);
-        let op = |action: Action| OPS.with([action.as_str(), source]);
-        Self {
-            commits: event("commit"),
-            syncs: event("sync"),
-            identities: event("identity"),
-            accounts: event("account"),
-            infos: event("info"),
-            unknown: event("unknown"),
-            errors: event("error"),
-            creates: op(Action::Create),
-            updates: op(Action::Update),
-            deletes: op(Action::Delete),
-            decode: DECODE.with([]),
-        }
-    }
-
-    /// Counts a decoded event.
-    pub fn event(&self, event: &Event<'_>) {
-        let counter = match event {
-            Event::Commit(_) => &self.commits,
-            Event::Sync(_) => &self.syncs,
-            Event::Identity(_) => &self.identities,
-            Event::Account(_) => &self.accounts,
-            Event::Info(_) => &self.infos,
-            Event::Unknown { .. } => &self.unknown,
-            Event::Error { .. } => &self.errors,
-        };
-        counter.increment(1);
-    }
-
-    /// Counts operations of one kind.
-    pub fn ops(&self, action: Action, count: u64) {
-        let counter = match action {
-            Action::Create => &self.creates,
-            Action::Update => &self.updates,
-            Action::Delete => &self.deletes,
-        };
-        counter.increment(count);
-    }
 }
 
 /// Adds up times in a counter of whole seconds; what is less than a second waits here.

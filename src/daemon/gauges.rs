@@ -1,0 +1,134 @@
+//! What is measured now and then: lags, queues, the store's health, what is missing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::status::Status;
+use crate::clock::Clock;
+use crate::ledger;
+use crate::pipeline::{Depth, Progress};
+use crate::slot::SlotSet;
+use crate::store::{Store, StoreError};
+use crate::telemetry::metrics as names;
+
+/// How often lags and queues are measured.
+const PERIOD: Duration = Duration::from_secs(1);
+/// The store's health and the recorder's upkeep come every so many periods,
+const HEALTH: u64 = 5;
+/// and the reading of the ledger every so many.
+const LEDGER: u64 = 60;
+
+/// Measures what nobody counts.
+pub(crate) struct Gauges {
+    store: Arc<dyn Store>,
+    status: Arc<Status>,
+    progress: watch::Receiver<Arc<Progress>>,
+    clock: Arc<dyn Clock>,
+    slots: SlotSet,
+    reasons: Vec<String>,
+}
+
+impl Gauges {
+    pub fn new(
+        store: Arc<dyn Store>,
+        status: Arc<Status>,
+        progress: watch::Receiver<Arc<Progress>>,
+        clock: Arc<dyn Clock>,
+        slots: SlotSet,
+    ) -> Self {
+        Self {
+            store,
+            status,
+            progress,
+            clock,
+            slots,
+            reasons: Vec::new(),
+        }
+    }
+
+    /// Measures until the shutdown.
+    pub async fn run(mut self, depth: Depth, shutdown: CancellationToken) {
+        let mut tick = tokio::time::interval(PERIOD);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut periods = 0_u64;
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = shutdown.cancelled() => return,
+            }
+            self.stream(&depth);
+            crate::telemetry::flush_repeated();
+            // A store that fails here fails its writes as well, and those stop the daemon.
+            if periods.is_multiple_of(HEALTH) {
+                let _ = self.health().await;
+            }
+            if periods.is_multiple_of(LEDGER) {
+                let _ = self.missing().await;
+            }
+            periods += 1;
+        }
+    }
+
+    fn stream(&self, depth: &Depth) {
+        let now = self.clock.now_micros();
+        if self.status.newest_time() > 0 {
+            names::RELAY_LAG
+                .with([])
+                .set(lag(now, self.status.newest_time()));
+        }
+        if let Some(at) = self.progress.borrow().watermark() {
+            names::WATERMARK_SEQ.with(["live"]).set(gauge(at.seq));
+            if at.time > 0 {
+                names::WATERMARK_LAG.with([]).set(lag(now, at.time));
+            }
+        }
+        let (frames, bytes) = depth.queued();
+        names::PIPELINE_QUEUED_FRAMES
+            .with([])
+            .set(gauge(frames as u64));
+        names::PIPELINE_QUEUED_BYTES
+            .with([])
+            .set(gauge(bytes as u64));
+    }
+
+    async fn health(&mut self) -> Result<(), StoreError> {
+        let health = self.store.health().await?;
+        for reason in self.reasons.drain(..) {
+            names::REPAIRS_PENDING.with([&reason]).set(0.0);
+        }
+        for (reason, count) in &health.repairs {
+            names::REPAIRS_PENDING.with([reason]).set(gauge(*count));
+            self.reasons.push(reason.clone());
+        }
+        names::QUARANTINE_BYTES
+            .with([])
+            .set(gauge(health.quarantine_bytes));
+        if let Some(bytes) = health.disk_bytes {
+            names::STORE_DISK_BYTES.with([]).set(gauge(bytes));
+        }
+        if let Some(bytes) = health.free_bytes {
+            names::STORE_FREE_BYTES.with([]).set(gauge(bytes));
+        }
+        Ok(())
+    }
+
+    async fn missing(&self) -> Result<(), StoreError> {
+        let gaps = ledger::gaps(&self.store.facts().await?, self.slots);
+        names::LEDGER_MISSING
+            .with([])
+            .set(gauge(ledger::missing_seconds(&gaps)));
+        Ok(())
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge")]
+fn gauge(value: u64) -> f64 {
+    value as f64
+}
+
+fn lag(now: u64, then: u64) -> f64 {
+    Duration::from_micros(now.saturating_sub(then)).as_secs_f64()
+}

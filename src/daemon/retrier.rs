@@ -1,0 +1,53 @@
+//! Retries quarantined frames for the HTTP surface and for commands without a daemon.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::decode_options;
+use crate::api::{Retry, RetryOutcome};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::pipeline::retry::{self, Outcome, RetryOptions};
+use crate::store::{Store, StoreError};
+
+/// Takes quarantined frames in after all.
+pub struct Retrier {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    options: RetryOptions,
+}
+
+impl Retrier {
+    /// Takes frames in as the configuration says.
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, config: &Config) -> Self {
+        let options = RetryOptions {
+            decode: decode_options(config),
+            collections: config.collections.clone(),
+            json: config.store.json,
+        };
+        Self {
+            store,
+            clock,
+            options,
+        }
+    }
+}
+
+#[async_trait]
+impl Retry for Retrier {
+    async fn retry(&self, id: &str) -> Result<RetryOutcome, StoreError> {
+        let now = self.clock.now_micros();
+        let outcome = retry::retry(self.store.as_ref(), &self.options, id, now).await?;
+        Ok(match outcome {
+            Outcome::Applied => RetryOutcome::Applied,
+            Outcome::Refused { reason, detail } => RetryOutcome::Refused {
+                reason: reason.to_owned(),
+                detail,
+            },
+            Outcome::Repair => RetryOutcome::Repair,
+            Outcome::Evicted => RetryOutcome::Evicted,
+            Outcome::NotFound => RetryOutcome::NotFound,
+        })
+    }
+}
