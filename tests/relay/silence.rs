@@ -151,3 +151,23 @@ async fn a_large_message_over_a_slow_line_is_no_silence() {
     let (frame, ()) = soon(async { tokio::join!(frame(&mut subscription), sending) }).await;
     assert_eq!(frame, [b'z'; 25]);
 }
+
+#[tokio::test]
+async fn frames_that_wait_in_the_buffer_are_no_silence() {
+    let (mut subscription, mut server) = timed(40, 120).await;
+    // All of them arrive at once, and are taken more slowly than the read timeout allows.
+    server
+        .get_mut()
+        .write_all(&b"\x82\x01x".repeat(3000))
+        .await
+        .unwrap();
+    for taken in 1..=3000 {
+        assert_eq!(frame(&mut subscription).await, b"x");
+        if taken % 256 == 0 {
+            tokio::time::sleep(Duration::from_millis(15)).await;
+        }
+    }
+    assert_eq!(subscription.next_ready(), None);
+    send(&mut server, *b"end").await;
+    assert_eq!(frame(&mut subscription).await, b"end");
+}
