@@ -96,12 +96,14 @@ impl Connection {
         loss::from_close(frame)
     }
 
-    /// On a socket that is never dry: pings go out, and silence is no matter.
+    /// On a socket that is never dry: pings go out, and frames are no silence, though all of them
+    /// may come out of what was received long ago.
     fn look_at_clock_now_and_then(&mut self, cx: &mut Context<'_>) {
         self.frames_to_look -= 1;
         if self.frames_to_look == 0 {
             self.frames_to_look = FRAMES_PER_LOOK;
-            // Bytes came since the last tick, so that this can't be the end.
+            self.seen = 0;
+            self.silence = Duration::ZERO;
             let _ = self.poll_clock(cx);
         }
     }

@@ -60,7 +60,9 @@ pub(super) fn explain(relay: &RelayUrl, error: &io::Error) -> String {
     let inner = error.get_ref().and_then(|e| e.downcast_ref::<Error>());
     match inner {
         Some(Error::InvalidCertificate(
-            CertificateError::UnknownIssuer | CertificateError::Other(_),
+            CertificateError::UnknownIssuer
+            | CertificateError::BadSignature
+            | CertificateError::Other(_),
         )) => format!(
             "the certificate of {} is signed by no authority known here ({cause}); if the \
              authority is your own, name its PEM file in net.ca_file",
