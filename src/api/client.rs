@@ -79,14 +79,33 @@ impl Client {
 
     /// The body of a 200.
     pub async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Bytes, ClientError> {
-        self.call(Method::GET, url(path, query)?, None).await
+        let mut url = url(path)?;
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        self.call(Method::GET, url, None).await
+    }
+
+    /// The body of a 200 for one item below `path`, whatever characters its name has.
+    pub async fn get_item(&self, path: &str, item: &str) -> Result<Bytes, ClientError> {
+        let mut url = url(path)?;
+        // Of these a URL would make another path.
+        let item = if matches!(item, "" | "." | "..") {
+            "-"
+        } else {
+            item
+        };
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.push(item);
+        }
+        self.call(Method::GET, url, None).await
     }
 
     /// Sends JSON; the body of a 200.
     pub async fn post(&self, path: &str, body: &impl Serialize) -> Result<Bytes, ClientError> {
         let body = serde_json::to_vec(body);
         let body = body.map_err(|error| ClientError::Garbled(error.to_string()))?;
-        self.call(Method::POST, url(path, &[])?, Some(body)).await
+        self.call(Method::POST, url(path)?, Some(body)).await
     }
 
     async fn call(
@@ -112,13 +131,10 @@ impl Client {
     }
 }
 
-fn url(path: &str, query: &[(&str, &str)]) -> Result<reqwest::Url, ClientError> {
+fn url(path: &str) -> Result<reqwest::Url, ClientError> {
     let mut url =
         reqwest::Url::parse(ORIGIN).map_err(|error| ClientError::Garbled(error.to_string()))?;
     url.set_path(path);
-    if !query.is_empty() {
-        url.query_pairs_mut().extend_pairs(query);
-    }
     Ok(url)
 }
 

@@ -1,11 +1,12 @@
 //! Query parameters: each is checked once, and a bad one is named with its value and what is allowed.
+//!
+//! Names are checked by the decoder's own syntax, so that whatever is held can be asked for.
 
-use atrium_api::types::string::{Did, Handle, Nsid, RecordKey};
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 
 use super::error::ApiError;
-use crate::decode::Cid;
+use crate::decode::{Cid, syntax};
 
 /// Longest cursor that is looked at, in bytes: a DID, an NSID and a record key fit.
 const CURSOR_MAX: usize = 4096;
@@ -57,18 +58,18 @@ impl Params {
         self.checked(
             name,
             "a DID, such as did:plc:ewvi7nxzyoun6zhxrhs64oiz",
-            |v| Did::new(v.to_owned()).is_ok(),
+            syntax::is_did,
         )
     }
 
     pub(crate) fn collection(&self) -> Result<Option<&str>, ApiError> {
         let allowed = "an NSID, such as app.bsky.feed.post";
-        self.checked("collection", allowed, |v| Nsid::new(v.to_owned()).is_ok())
+        self.checked("collection", allowed, syntax::is_nsid)
     }
 
     pub(crate) fn rkey(&self, name: &str) -> Result<Option<&str>, ApiError> {
         let allowed = "a record key: 1 to 512 of A-Z a-z 0-9 . - _ : ~, not . or ..";
-        self.checked(name, allowed, |v| RecordKey::new(v.to_owned()).is_ok())
+        self.checked(name, allowed, syntax::is_rkey)
     }
 
     pub(crate) fn cid(&self) -> Result<Option<Cid>, ApiError> {
@@ -80,7 +81,7 @@ impl Params {
     /// The DID of an `at-identifier` parameter. Handles are refused: a handle is only what an account said of itself.
     pub(crate) fn repo(&self) -> Result<&str, ApiError> {
         let value = self.required("repo", self.text("repo"))?;
-        if Handle::new(value.to_owned()).is_ok() {
+        if syntax::is_handle(value) {
             let allowed = "a DID: handles are not resolved here";
             return Err(ApiError::parameter("repo", value, allowed));
         }

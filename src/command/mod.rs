@@ -10,6 +10,7 @@ mod outcome;
 mod quarantine;
 mod repos;
 mod run;
+mod source;
 
 pub use outcome::{Exit, Failure};
 
@@ -94,10 +95,13 @@ pub struct ReposArgs {
 pub enum QuarantineCommand {
     /// Print every row, oldest first, one JSON object a line
     List,
-    /// Print one row with its raw bytes
+    /// Print one row with its raw bytes in base64
     Show {
         /// As `list` prints it
         id: String,
+        /// Write the raw bytes themselves, and nothing else
+        #[arg(long)]
+        raw: bool,
     },
     /// Take frames in again that are readable by now
     Retry {
