@@ -10,6 +10,7 @@ mod outcome;
 mod quarantine;
 mod repos;
 mod run;
+mod storage;
 mod source;
 
 pub use outcome::{Exit, Failure};

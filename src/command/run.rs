@@ -1,9 +1,59 @@
 //! `penstock run`: the daemon.
 
-use super::{Exit, Failure};
-use crate::config::Config;
+use std::sync::Arc;
 
-/// Runs until it is told to stop.
-pub(super) async fn run(_config: Config) -> Result<Exit, Failure> {
-    Err(Failure::new(Exit::Failed, "this command is not built yet"))
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{Exit, Failure, storage};
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::daemon::{self, DaemonError};
+use crate::store::StoreError;
+use crate::telemetry::VERSION;
+
+/// Runs until SIGTERM or SIGINT, then drains. A second signal ends the process at once.
+pub(super) async fn run(config: Config) -> Result<Exit, Failure> {
+    let stop = CancellationToken::new();
+    let (terminate, interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::spawn(heed(terminate, interrupt, stop.clone()));
+    tracing::info!(
+        version = VERSION,
+        worker = config.worker.id,
+        store = %storage::folder(&config).display(),
+        "penstock starts"
+    );
+    let store = storage::open(&config).await?;
+    daemon::run(&config, store, Arc::new(SystemClock), stop).await?;
+    Ok(Exit::Done)
+}
+
+/// The first signal asks for an orderly end, the second one gets an immediate one: a restart resumes at the watermark.
+async fn heed(mut terminate: Signal, mut interrupt: Signal, stop: CancellationToken) {
+    let mut next = async || {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    };
+    let name = next().await;
+    tracing::info!(signal = name, "stopping; a second signal ends the process at once");
+    stop.cancel();
+    let name = next().await;
+    tracing::warn!(signal = name, "ending at once; a restart goes on behind the watermark");
+    std::process::exit(1);
+}
+
+impl From<DaemonError> for Failure {
+    fn from(error: DaemonError) -> Self {
+        let exit = match &error {
+            DaemonError::Store(store) => match store.as_ref() {
+                StoreError::Format { .. } | StoreError::Corrupt { .. } => Exit::Failed,
+                _ => Exit::Later,
+            },
+            _ => Exit::Failed,
+        };
+        Self::new(exit, error.to_string())
+    }
 }

@@ -11,10 +11,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::task::JoinSet;
 
-use super::{Exit, Failure};
+use super::{Exit, Failure, storage};
 use crate::api::client::{Client, ClientError};
-use crate::api::{ApiState, DaemonStatus, MAX_LIMIT, Retry, Tokens, router, server};
+use crate::api::{ApiState, DaemonStatus, MAX_LIMIT, Tokens, router, server};
+use crate::clock::SystemClock;
 use crate::config::Config;
+use crate::daemon::Retrier;
 use crate::store::{Store, StoreError};
 
 /// Output goes to the terminal or pipe in pieces of this size.
@@ -47,7 +49,7 @@ impl Source {
             store: store.clone(),
             status: Arc::new(NoDaemon),
             metrics: Arc::new(String::new),
-            retry: retrier(config, &store),
+            retry: Some(Arc::new(Retrier::new(store.clone(), Arc::new(SystemClock), config))),
             tokens: Tokens::default(),
             trusted: true,
         }));
@@ -150,14 +152,9 @@ impl DaemonStatus for NoDaemon {
     }
 }
 
-/// What retries frames without a daemon.
-fn retrier(_config: &Config, _store: &Arc<dyn Store>) -> Option<Arc<dyn Retry>> {
-    None
-}
-
 async fn open_store(config: &Config, socket: &Path) -> Result<Arc<dyn Store>, Failure> {
     let dir = &config.store.embedded.dir;
-    match open_embedded(config).await {
+    match storage::open_existing(config).await {
         Ok(Some(store)) => Ok(store),
         Ok(None) => Err(Failure::new(
             Exit::Failed,
@@ -177,8 +174,4 @@ async fn open_store(config: &Config, socket: &Path) -> Result<Arc<dyn Store>, Fa
         )),
         Err(error) => Err(error.into()),
     }
-}
-
-async fn open_embedded(_config: &Config) -> Result<Option<Arc<dyn Store>>, StoreError> {
-    Ok(None)
 }
