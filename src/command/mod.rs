@@ -10,8 +10,8 @@ mod outcome;
 mod quarantine;
 mod repos;
 mod run;
-mod storage;
 mod source;
+mod storage;
 
 pub use outcome::{Exit, Failure};
 

@@ -15,8 +15,10 @@ use crate::telemetry::VERSION;
 /// Runs until SIGTERM or SIGINT, then drains. A second signal ends the process at once.
 pub(super) async fn run(config: Config) -> Result<Exit, Failure> {
     let stop = CancellationToken::new();
-    let (terminate, interrupt) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (terminate, interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     tokio::spawn(heed(terminate, interrupt, stop.clone()));
     tracing::info!(
         version = VERSION,
@@ -25,7 +27,8 @@ pub(super) async fn run(config: Config) -> Result<Exit, Failure> {
         "penstock starts"
     );
     let store = storage::open(&config).await?;
-    daemon::run(&config, store, Arc::new(SystemClock), stop).await?;
+    daemon::run(&config, store.clone(), Arc::new(SystemClock), stop).await?;
+    store.close().await?;
     Ok(Exit::Done)
 }
 
@@ -38,10 +41,16 @@ async fn heed(mut terminate: Signal, mut interrupt: Signal, stop: CancellationTo
         }
     };
     let name = next().await;
-    tracing::info!(signal = name, "stopping; a second signal ends the process at once");
+    tracing::info!(
+        signal = name,
+        "stopping; a second signal ends the process at once"
+    );
     stop.cancel();
     let name = next().await;
-    tracing::warn!(signal = name, "ending at once; a restart goes on behind the watermark");
+    tracing::warn!(
+        signal = name,
+        "ending at once; a restart goes on behind the watermark"
+    );
     std::process::exit(1);
 }
 

@@ -49,7 +49,11 @@ impl Source {
             store: store.clone(),
             status: Arc::new(NoDaemon),
             metrics: Arc::new(String::new),
-            retry: Some(Arc::new(Retrier::new(store.clone(), Arc::new(SystemClock), config))),
+            retry: Some(Arc::new(Retrier::new(
+                store.clone(),
+                Arc::new(SystemClock),
+                config,
+            ))),
             tokens: Tokens::default(),
             trusted: true,
         }));

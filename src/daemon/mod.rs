@@ -71,7 +71,8 @@ impl From<StoreError> for DaemonError {
     }
 }
 
-/// Runs a worker until `stop`, then drains: everything that was read becomes durable, and the facts say so.
+/// Runs a worker until `stop`, then drains: everything that was read becomes durable, and the facts say so. The store stays
+/// open.
 pub async fn run(
     config: &Config,
     store: Arc<dyn Store>,
@@ -160,7 +161,6 @@ pub async fn run(
     for server in http {
         let _ = server.await;
     }
-    store.close().await?;
     if let Some(at) = last.watermark() {
         tracing::info!(seq = at.seq, "stopped; a restart goes on behind this seq");
     }

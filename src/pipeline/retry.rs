@@ -92,7 +92,7 @@ pub async fn retry(
 fn repair(did: String, id: &str) -> Repair {
     Repair {
         did,
-        id: format!("quarantine/{id}"),
+        id: format!("quarantine~{id}"),
         kind: RepairKind::Content,
         reason: "quarantined".to_owned(),
         version: 0,

@@ -13,6 +13,9 @@ use super::Source;
 /// How far a time may be ahead of our clock before it is not believed, in microseconds.
 pub(crate) const MAX_AHEAD: u64 = 5 * 60 * 1_000_000;
 
+/// Characters of a status that are kept; the known ones are shorter.
+const MAX_STATUS: usize = 128;
+
 /// What one frame is turned into writes with.
 pub(crate) struct Writer<'a> {
     pub source: &'a Source,
@@ -126,9 +129,10 @@ impl Writer<'_> {
     }
 
     fn identity(&self, identity: &Identity<'_>, batch: &mut WriteBatch) {
-        let Some(handle) = identity.handle else {
-            return;
-        };
+        let handle = identity
+            .handle
+            .filter(|handle| decode::syntax::is_handle(handle));
+        let Some(handle) = handle else { return };
         // A time that can't be believed loses to any other, but an only handle is better than none.
         let version = self.believable(identity.time).unwrap_or(0);
         let handle = handle.to_ascii_lowercase();
@@ -161,7 +165,9 @@ impl Writer<'_> {
             version,
             status: RepoStatus {
                 active: account.active,
-                status: account.status.map(str::to_owned),
+                status: account
+                    .status
+                    .map(|status| status.chars().take(MAX_STATUS).collect()),
             },
             repair_if_stale: Some(ask("account_stale", version)),
         });
@@ -192,7 +198,7 @@ impl Writer<'_> {
             // Without a number, the bytes name the cause.
             let hash = xxhash_rust::xxh3::xxh3_64(frame);
             repair.id = format!(
-                "{}/{}/x{hash:016x}/content",
+                "{}~{}~x{hash:016x}~content",
                 self.source.relay, self.source.generation
             );
         }
@@ -225,8 +231,8 @@ impl Writer<'_> {
     ) -> Repair {
         let Source { relay, generation } = self.source;
         let id = match seq {
-            Some(seq) => format!("{relay}/{generation}/{seq}/{}", kind.as_str()),
-            None => format!("{relay}/{generation}/-/{}", kind.as_str()),
+            Some(seq) => format!("{relay}~{generation}~{seq}~{}", kind.as_str()),
+            None => format!("{relay}~{generation}~-~{}", kind.as_str()),
         };
         Repair {
             did: did.to_owned(),

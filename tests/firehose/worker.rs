@@ -1,0 +1,201 @@
+//! A worker in this process, over the store in memory.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use penstock::clock::SystemClock;
+use penstock::config::{Config, Sources};
+use penstock::daemon::{self, DaemonError};
+use penstock::store::memory::MemoryStore;
+use penstock::store::{Fact, RecordsQuery, Store};
+use penstock_loadtest::{Oracle, RelayServer};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Longer than any wait that ends well.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// A running worker.
+pub struct Worker {
+    store: Arc<dyn Store>,
+    dir: Arc<tempfile::TempDir>,
+    stop: CancellationToken,
+    running: JoinHandle<Result<(), DaemonError>>,
+}
+
+/// A worker that was stopped, and its store.
+pub struct Stopped {
+    pub store: Arc<dyn Store>,
+    dir: Arc<tempfile::TempDir>,
+}
+
+impl Worker {
+    /// One worker over an empty store.
+    pub async fn start(relay: &RelayServer, set: &[&str]) -> Self {
+        Stopped::empty().start(relay, set).await
+    }
+
+    /// One of several workers over an empty store.
+    pub async fn start_one_of(relay: &RelayServer, id: u16, count: u16) -> Self {
+        Stopped::empty().start_as(relay, &[], id, count).await
+    }
+
+    /// Another worker over the same store.
+    pub async fn beside(&self, relay: &RelayServer, id: u16, count: u16) -> Self {
+        let (store, dir) = (self.store.clone(), self.dir.clone());
+        Stopped { store, dir }.start_as(relay, &[], id, count).await
+    }
+
+    /// Waits until the facts reach a number.
+    pub async fn until_seq(&mut self, seq: u64) {
+        let store = self.store.clone();
+        let reached = async || {
+            let facts = store.facts().await.unwrap();
+            facts.iter().any(|fact| fact.to_seq >= seq)
+        };
+        self.until(reached, &format!("seq {seq}")).await;
+    }
+
+    /// Waits for a condition.
+    pub async fn until(&mut self, condition: impl AsyncFn() -> bool, what: &str) {
+        let deadline = tokio::time::Instant::now() + DEADLINE;
+        let mut look = tokio::time::interval(Duration::from_millis(20));
+        while !condition().await {
+            if self.running.is_finished() {
+                panic!(
+                    "the worker ended before {what}: {:?}",
+                    (&mut self.running).await
+                );
+            }
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "no {what} in {DEADLINE:?}"
+            );
+            look.tick().await;
+        }
+    }
+
+    /// Stops it in an orderly way.
+    pub async fn stop(self) -> Stopped {
+        self.stop.cancel();
+        self.running.await.unwrap().unwrap();
+        Stopped {
+            store: self.store,
+            dir: self.dir,
+        }
+    }
+}
+
+impl Stopped {
+    fn empty() -> Self {
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        Self {
+            store: Arc::new(MemoryStore::new()),
+            dir,
+        }
+    }
+
+    /// Starts again over the same store.
+    pub async fn start(&self, relay: &RelayServer, set: &[&str]) -> Worker {
+        self.start_as(relay, set, 0, 1).await
+    }
+
+    async fn start_as(&self, relay: &RelayServer, set: &[&str], id: u16, count: u16) -> Worker {
+        let mut config = config(relay, &self.dir, set, id);
+        config.worker.id = id;
+        config.worker.count = count;
+        let (store, stop) = (self.store.clone(), CancellationToken::new());
+        let running = tokio::spawn({
+            let (store, stop) = (store.clone(), stop.clone());
+            async move { daemon::run(&config, store, Arc::new(SystemClock), stop).await }
+        });
+        Worker {
+            store,
+            dir: self.dir.clone(),
+            stop,
+            running,
+        }
+    }
+
+    /// Every fact.
+    pub async fn facts(&self) -> Vec<Fact> {
+        self.store.facts().await.unwrap()
+    }
+
+    /// Compares what is held with the oracle.
+    pub async fn holds(&self, oracle: &Oracle) {
+        let held = self.records().await;
+        let wanted: BTreeMap<_, _> = oracle
+            .records
+            .iter()
+            .map(|(key, record)| (key.clone(), (record.cid.clone(), record.rev.clone())))
+            .collect();
+        let missing: Vec<_> = wanted
+            .keys()
+            .filter(|key| !held.contains_key(*key))
+            .take(5)
+            .collect();
+        let extra: Vec<_> = held
+            .keys()
+            .filter(|key| !wanted.contains_key(*key))
+            .take(5)
+            .collect();
+        assert!(
+            missing.is_empty() && extra.is_empty(),
+            "missing {missing:?}, extra {extra:?}"
+        );
+        assert_eq!(held, wanted);
+        for (did, wanted) in &oracle.repos {
+            let repo = self.store.repo(did).await.unwrap().unwrap_or_default();
+            let status = repo.status_text().map(str::to_owned);
+            assert_eq!(
+                (repo.active(), &status),
+                (wanted.active, &wanted.status),
+                "{did}"
+            );
+            assert_eq!(repo.rev.map(|rev| rev.to_string()), wanted.rev, "{did}");
+            assert_eq!(repo.handle, wanted.handle, "{did}");
+        }
+    }
+
+    async fn records(&self) -> BTreeMap<(String, String, String), (String, String)> {
+        let mut held = BTreeMap::new();
+        let mut query = RecordsQuery {
+            limit: 10_000,
+            ..RecordsQuery::default()
+        };
+        loop {
+            let page = self.store.records(&query).await.unwrap();
+            for record in page.items {
+                let key = (record.did, record.collection, record.rkey);
+                held.insert(key, (record.cid.to_string(), record.rev.to_string()));
+            }
+            query.cursor = page.cursor;
+            if query.cursor.is_none() {
+                return held;
+            }
+        }
+    }
+}
+
+fn config(relay: &RelayServer, dir: &tempfile::TempDir, set: &[&str], id: u16) -> Config {
+    let mut settings = vec![
+        format!("relay.urls={}", relay.url()),
+        "backfill.days=-1".to_owned(),
+        "relay.backoff_min=1ms".to_owned(),
+        "relay.backoff_max=50ms".to_owned(),
+        "http.listen=127.0.0.1:0".to_owned(),
+        format!("http.socket={}/{id}.sock", dir.path().display()),
+    ];
+    settings.extend(set.iter().map(|setting| (*setting).to_owned()));
+    let sources = Sources {
+        file: None,
+        set: settings,
+        variables: Vec::new(),
+        default_files: Vec::new(),
+    };
+    Config::load(&sources)
+        .unwrap_or_else(|mistakes| panic!("{mistakes}"))
+        .config
+}
