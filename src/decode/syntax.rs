@@ -108,8 +108,7 @@ fn is_nsid_name(name: &[u8]) -> bool {
 
 fn is_nsid_authority(authority: &[u8]) -> bool {
     let mut labels = 0;
-    let mut valid =
-        authority.len() <= 253 && authority.first().is_some_and(|first| is(*first, LETTER));
+    let mut valid = authority.first().is_some_and(|first| is(*first, LETTER));
     for label in authority.split(|byte| *byte == b'.') {
         labels += 1;
         let (Some(first), Some(last)) = (label.first(), label.last()) else {
@@ -180,4 +179,13 @@ pub fn is_uri(text: &str) -> bool {
         && scheme.bytes().all(in_scheme)
         && !rest.is_empty()
         && !rest.chars().any(char::is_whitespace)
+}
+
+/// Whether the text may be a CID of any kind: the loose check that lexicons ask for. [`super::Cid::parse`] is strict.
+pub fn is_cid(text: &str) -> bool {
+    (8..=256).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'='))
+        && !text.starts_with("Qm")
 }
