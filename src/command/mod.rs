@@ -34,7 +34,7 @@ struct Line {
     command: Command,
 }
 
-/// What every command takes, before or behind its name.
+// What every command takes, before or behind its name. (A doc comment would become the help text of each.)
 #[derive(Debug, Default, Args)]
 struct Overrides {
     /// Read this file [default: $PENSTOCK_CONFIG, ./penstock.toml, /etc/penstock/penstock.toml, the first that exists]
@@ -211,6 +211,15 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         with_overrides(Line::command()).debug_assert();
+    }
+
+    #[test]
+    fn each_command_says_what_it_does() {
+        let line = with_overrides(Line::command());
+        let about = |command: &clap::Command| command.get_about().unwrap().to_string();
+        assert!(about(&line).starts_with("Keeps a store equal"));
+        let dump = line.find_subcommand("dump").unwrap();
+        assert!(about(dump).starts_with("Print every record held"));
     }
 
     #[test]
