@@ -1,10 +1,11 @@
 //! The configuration as users meet it: every source, every kind of mistake, and the real binary.
 
+mod command;
+
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 use std::time::Duration;
 
 use penstock::config::{
@@ -347,7 +348,7 @@ fn unknown_keys_name_the_nearest() {
     let folder = Folder::new();
     let file = folder.write(
         "p.toml",
-        "colections = []\n[relay]\nurl = \"x\"\n[store.embeded]\ndir = \"x\"\n[stroe]\n",
+        "colections = []\nread_timeout = \"1s\"\n[relay]\nurl = \"x\"\n[store.embeded]\ndir = \"x\"\n[stroe]\n",
     );
     let mistakes = given()
         .file(&file)
@@ -361,8 +362,9 @@ fn unknown_keys_name_the_nearest() {
     let text = mistakes.to_string();
     for line in [
         "colections (file {}:1): is not known; the nearest is collections",
-        "relay.url (file {}:3): is not known; the nearest is relay.urls",
-        "store.embeded.dir (file {}:5): is not known; the nearest is store.embedded.dir",
+        "relay.url (file {}:4): is not known; the nearest is relay.urls",
+        "store.embeded.dir (file {}:6): is not known; the nearest is store.embedded.dir",
+        "read_timeout (file {}:2): is not known; the nearest is relay.read_timeout",
         "stroe (file {}): is not known",
         "pipeline.max_byte (flag --set): is not known; the nearest is pipeline.max_bytes",
         "PENSTOCK_PIPELINE__MAX_FRAME (variable PENSTOCK_PIPELINE__MAX_FRAME): is not known; the nearest is PENSTOCK_PIPELINE__MAX_FRAMES",
@@ -371,7 +373,7 @@ fn unknown_keys_name_the_nearest() {
         let line = line.replace("{}", file.to_str().unwrap());
         assert!(text.contains(&line), "no '{line}' in\n{text}");
     }
-    assert_eq!(mistakes.0.len(), 7, "{text}");
+    assert_eq!(mistakes.0.len(), 8, "{text}");
 }
 
 #[test]
@@ -494,106 +496,4 @@ fn the_file_of_defaults_says_what_happens_without_it() {
         let from_file = matches!(&setting.origin, Origin::File(_, Some(_)));
         assert!(from_file, "{setting:?}");
     }
-}
-
-fn penstock(folder: &Folder, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_penstock"))
-        .args(arguments)
-        .env_clear()
-        .envs(variables.iter().copied())
-        .current_dir(folder.0.path())
-        .output()
-        .unwrap()
-}
-
-#[test]
-fn the_command_shows_what_is_in_effect() {
-    let folder = Folder::new();
-    folder.write("penstock.toml", "\n[verify]\ncids = \"records\"\n");
-    let output = penstock(
-        &folder,
-        &["config", "--set", "store.json=true"],
-        &[("ADMIN_TOKEN", "0123456789")],
-    );
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let shown = String::from_utf8(output.stdout).unwrap();
-    assert!(!shown.contains("0123456789"));
-    let line = |key: &str| {
-        let start = format!("{key} ");
-        let line = shown.lines().find(|line| line.starts_with(&start));
-        line.unwrap()
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ")
-    };
-    assert_eq!(
-        line("verify.cids"),
-        "verify.cids = \"records\" # file penstock.toml:3"
-    );
-    assert_eq!(line("store.json"), "store.json = true # flag --set");
-    assert_eq!(
-        line("http.admin_token"),
-        "http.admin_token = \"[redacted]\" # variable ADMIN_TOKEN"
-    );
-    assert_eq!(
-        line("relay.read_timeout"),
-        "relay.read_timeout = \"60s\" # default"
-    );
-    assert_eq!(shown.lines().count(), keys().count());
-}
-
-#[test]
-fn every_command_ends_with_78_on_a_mistake_and_starts_nothing() {
-    let folder = Folder::new();
-    for arguments in [
-        &["run"][..],
-        &["config"],
-        &["get", "at://did:plc:x/a.b.c/d"],
-        &["dump"],
-        &["repos"],
-        &["quarantine", "list"],
-    ] {
-        let variables = [("RELAY_URL", "ftp://x"), ("WORKER_COUNT", "none")];
-        let output = penstock(&folder, arguments, &variables);
-        assert_eq!(output.status.code(), Some(78), "{arguments:?}");
-        assert_eq!(output.stdout, b"");
-        let told = String::from_utf8(output.stderr).unwrap();
-        assert!(told.contains("2 mistakes in the configuration"), "{told}");
-        assert!(
-            told.contains("relay.urls = \"ftp://x\" (variable RELAY_URL)"),
-            "{told}"
-        );
-        assert!(
-            told.contains("worker.count = \"none\" (variable WORKER_COUNT)"),
-            "{told}"
-        );
-    }
-    assert_eq!(fs::read_dir(folder.0.path()).unwrap().count(), 0);
-}
-
-#[test]
-fn a_reader_that_goes_away_is_no_failure() {
-    let folder = Folder::new();
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    let output = Command::new(env!("CARGO_BIN_EXE_penstock"))
-        .arg("config")
-        .env_clear()
-        .current_dir(folder.0.path())
-        .stdout(writer)
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
-    assert_eq!(output.stderr, b"");
-}
-
-#[test]
-fn the_version_names_the_commit() {
-    let output = penstock(&Folder::new(), &["--version"], &[]);
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(
-        text.trim(),
-        format!("penstock {}", penstock::telemetry::VERSION)
-    );
-    assert!(text.contains(" (") && text.ends_with(")\n"), "{text}");
 }
