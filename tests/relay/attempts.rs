@@ -11,6 +11,15 @@ use crate::server::{accept, answer, listen, nobody, pair, send};
 use crate::{connect, failures, frame, lost, options, soon};
 
 #[tokio::test]
+async fn the_work_can_be_spawned() {
+    fn spawnable<T: Send>(_: T) {}
+    let mut subscription = Subscription::new(options(&[&nobody().await])).unwrap();
+    spawnable(subscription.connect(|_| None, |_| {}));
+    spawnable(subscription.next());
+    spawnable(subscription.close());
+}
+
+#[tokio::test]
 async fn no_address_is_an_error() {
     assert!(matches!(
         Subscription::new(options(&[])),
