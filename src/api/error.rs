@@ -54,6 +54,12 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "NotFound", message)
     }
 
+    /// 413 for a body beyond the limit.
+    pub(crate) fn too_large() -> Self {
+        let message = format!("the body may have {} bytes", super::BODY_MAX);
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "PayloadTooLarge", message)
+    }
+
     /// The store's own words, for those who run it.
     pub(crate) fn store(error: StoreError) -> Self {
         Self::unavailable(error.to_string())

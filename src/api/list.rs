@@ -11,8 +11,8 @@ use crate::store::Record;
 
 /// A page is cut here, so that no answer grows beyond it by more than one chunk of rows.
 pub(crate) const PAGE_BYTES: usize = 8 << 20;
-/// Records read from the store at once: their values are what a request holds in memory beside its answer.
-pub(crate) const CHUNK: usize = 50;
+/// Records read from the store at once, which bounds a page by bytes as well: what a request holds beside its answer.
+pub(crate) const CHUNK: usize = 250;
 
 /// `{"NAME":[…],"cursor":"…"}`, the cursor only if there is more.
 pub(crate) struct ListBody {

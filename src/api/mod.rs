@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::HttpBody;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
@@ -37,7 +38,7 @@ use axum::routing::{get, post};
 use crate::store::{Store, StoreError};
 
 /// Most bytes of a request's body.
-pub(crate) const BODY_MAX: usize = 64 << 10;
+pub(crate) const BODY_MAX: u64 = 64 << 10;
 /// How long a request over TCP may take until its answer begins.
 const TCP_REQUEST: Duration = Duration::from_secs(30);
 /// The same where the operator asks: a page of few records out of many may take a long scan.
@@ -99,7 +100,10 @@ pub fn router(state: ApiState) -> Router {
         .merge(changing)
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(DefaultBodyLimit::max(
+            usize::try_from(BODY_MAX).unwrap_or(usize::MAX),
+        ))
+        .layer(middleware::from_fn(in_size))
         .layer(middleware::from_fn_with_state(state.clone(), in_time))
         .with_state(state)
 }
@@ -113,6 +117,14 @@ async fn no_method(method: Method, uri: Uri) -> ApiError {
     let path: String = uri.path().chars().take(200).collect();
     let message = format!("{path} does not take {method}; the Allow header names what it takes");
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
+}
+
+/// Refuses a body that says it is too long, before anyone waits for it. One that does not say is cut off as it is read.
+async fn in_size(request: Request, next: Next) -> Result<Response, ApiError> {
+    match request.body().size_hint().lower() {
+        length if length > BODY_MAX => Err(ApiError::too_large()),
+        _ => Ok(next.run(request).await),
+    }
 }
 
 async fn in_time(

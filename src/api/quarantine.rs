@@ -194,16 +194,13 @@ pub(crate) async fn retry(
 
 fn read_request(body: Result<Bytes, BytesRejection>) -> Result<RetryRequest, ApiError> {
     let body = body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            let limit = format!("the body may have {} bytes", super::BODY_MAX);
-            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "PayloadTooLarge", limit)
-        }
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::too_large(),
         status => ApiError::new(status, "InvalidRequest", rejection.body_text()),
     })?;
     let wanted = r#"the body must be {"ids":["…"]} or {"all":true}"#;
     let request: RetryRequest = serde_json::from_slice(&body)
         .map_err(|error| ApiError::invalid(format!("{wanted}: {error}")))?;
-    if request.all == !request.ids.is_empty() {
+    if request.all != request.ids.is_empty() {
         return Err(ApiError::invalid(wanted));
     }
     if request.cursor.is_some() && !request.all {
