@@ -11,6 +11,7 @@
 //! println!("follow {}", relay.url());
 //! ```
 
+mod check;
 mod connection;
 pub mod corrupt;
 mod cursor;
@@ -29,6 +30,7 @@ pub mod repo;
 mod tid;
 mod world;
 
+pub use check::{Diff, Difference, check};
 pub use corrupt::Corruption;
 pub use cursor::{Cursors, Future, Outdated};
 pub use datetime::now_micros;
