@@ -187,10 +187,13 @@ impl Shape for HttpOrigin {
     const LITERAL: Literal = Literal::Text;
     fn read(&self, text: &str) -> Result<String, String> {
         let is_http = text.starts_with("https://") || text.starts_with("http://");
-        match RelayUrl::parse(text) {
-            Ok(url) if is_http => Ok(url.http_origin()),
-            _ => Err("allowed: http(s)://host[:port], without user, path or query".to_owned()),
-        }
+        let origin = text
+            .parse::<RelayUrl>()
+            .ok()
+            .and_then(|url| url.http_origin());
+        origin
+            .filter(|_| is_http)
+            .ok_or_else(|| "allowed: http(s)://host[:port], without user, path or query".to_owned())
     }
 }
 
@@ -202,7 +205,9 @@ impl Shape for Relays {
     fn read(&self, text: &str) -> Result<Vec<RelayUrl>, String> {
         let mut relays = Vec::new();
         for part in items(text) {
-            let relay = RelayUrl::parse(part)?;
+            let relay: RelayUrl = part.parse().map_err(|error| {
+                format!("{error}; allowed: host, host:port, http(s)://… or ws(s)://…, without user or query")
+            })?;
             if relays.contains(&relay) {
                 return Err(format!("{relay} is named twice; allowed: each relay once"));
             }

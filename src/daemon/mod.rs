@@ -265,11 +265,7 @@ fn fault_limits(config: &Config) -> FaultLimits {
 fn relay_options(config: &Config) -> Result<RelayOptions, DaemonError> {
     let keys = &config.relay;
     Ok(RelayOptions {
-        urls: keys
-            .urls
-            .iter()
-            .map(|url| url.to_string().parse())
-            .collect::<Result<_, _>>()?,
+        urls: keys.urls.clone(),
         connect_timeout: keys.connect_timeout,
         read_timeout: keys.read_timeout,
         ping_interval: keys.ping_interval,

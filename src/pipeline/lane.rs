@@ -119,7 +119,7 @@ pub(crate) fn spawn(
         shared,
         options: options.clone(),
         metrics: LaneMetrics::new(),
-        decoder: Decoder::new(options.decode.clone()),
+        decoder: Decoder::new(options.decode),
         json: Vec::new(),
         batch: WriteBatch::new(),
         tickets: Vec::new(),

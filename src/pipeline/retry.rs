@@ -72,7 +72,7 @@ pub async fn retry(
             json,
             now,
         };
-        let mut decoder = Decoder::new(options.decode.clone());
+        let mut decoder = Decoder::new(options.decode);
         match decoder.decode(&raw, now) {
             Ok(event) => {
                 writer.event(&event, &mut Vec::new(), &mut batch, &mut Counts::default());

@@ -27,7 +27,6 @@ mod rota;
 mod subscription;
 mod tls;
 mod upgrade;
-mod url;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,10 +34,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use crate::config::RelayUrl;
 pub use reason::{DisconnectReason, Lost};
 pub use subscription::Subscription;
 pub use tls::tls_config;
-pub use url::RelayUrl;
 
 /// Where and how to connect.
 #[derive(Debug, Clone)]
@@ -117,14 +116,6 @@ pub struct FailedAttempt {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RelayError {
-    /// An address that can't be dialled.
-    #[error("{url:?} is no address of a relay: {reason}")]
-    Url {
-        /// What was given, made printable.
-        url: String,
-        /// What is wrong with it.
-        reason: String,
-    },
     /// There is no address.
     #[error("no relay is given: at least one address is needed")]
     NoUrl,

@@ -276,13 +276,13 @@ mod tests {
     fn what_is_counted_is_rendered() {
         let handle = install().unwrap();
         let again = install().unwrap();
-        let lane = LaneMetrics::new("live");
-        lane.event(&Event::Unknown { kind: "#new" });
-        lane.ops(Action::Delete, 3);
+        EVENTS.with(["unknown"]).increment(1);
+        OPS.with(["delete", "live"]).increment(3);
+        let decode = DECODE.with([]);
         for _ in 0..1000 {
-            lane.decode.record(3e-6);
+            decode.record(3e-6);
         }
-        StreamMetrics::new("live").frames.increment(2);
+        RELAY_FRAMES.with(["live"]).increment(2);
         QUARANTINED.with(["bad_cbor"]).increment(1);
         let full = SecondsCounter::new(PIPELINE_FULL.with([]));
         (0..5).for_each(|_| full.add(Duration::from_millis(700)));
