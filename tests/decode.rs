@@ -436,7 +436,7 @@ fn the_last_operation_on_a_path_counts() {
             assert_eq!(commit.ops.len(), paths);
             for op in commit.ops.iter() {
                 let n: usize = op.rkey.parse().unwrap();
-                let expected = (n % 3 == 0).then(|| blocks[(n + 1) % paths].0);
+                let expected = n.is_multiple_of(3).then(|| blocks[(n + 1) % paths].0);
                 assert_eq!(op.record.map(|record| record.0), expected, "{n}");
                 assert_eq!(op.action == Action::Delete, expected.is_none());
                 if let Some((cid, bytes)) = op.record {
