@@ -54,12 +54,25 @@ impl Default for Limits {
 }
 
 /// What a [`Decoder`] checks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecodeOptions {
     /// Which CIDs are recomputed.
     pub verify: Verify,
+    /// Whether records are checked against the data model, so that `OpView::fault` is set. Off where
+    /// [`super::record_to_json`] is called for each record anyhow: it makes the same check in the same pass.
+    pub check_records: bool,
     /// Limits on what one frame may hold.
     pub limits: Limits,
+}
+
+impl Default for DecodeOptions {
+    fn default() -> Self {
+        Self {
+            verify: Verify::All,
+            check_records: true,
+            limits: Limits::default(),
+        }
+    }
 }
 
 /// How far a `rev` may be ahead of the clock, in microseconds.
@@ -186,7 +199,7 @@ impl Decoder {
             let Some(cid) = op.cid else {
                 continue;
             };
-            match blocks.record(frame, cid, options.verify)? {
+            match blocks.record(frame, cid, options)? {
                 Some((record, fault)) => {
                     total = total.saturating_add(record.len());
                     check_size(record.len(), total, &options.limits)?;
@@ -212,7 +225,7 @@ impl Decoder {
         let fields = Fields::parse(frame, &mut cursor)?;
         let (seq, did) = (fields.seq()?, fields.did()?);
         let rev = fields.rev.ok_or_else(|| DecodeError::missing("rev"))?;
-        let rev = parse_rev(rev)?;
+        let rev = parse_rev(rev.as_bytes())?;
         check_rev(rev, now_micros)?;
         let span = fields
             .blocks

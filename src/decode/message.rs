@@ -7,8 +7,8 @@ use super::ops::{self, Op, Span, nullable};
 use super::peek::{Kind, MAX_SEQ};
 use super::{Account, Cid, Event, Identity, Info, Tid, syntax};
 
-pub(super) fn parse_rev(text: &str) -> Result<Tid, DecodeError> {
-    Tid::parse(text.as_bytes()).ok_or_else(|| DecodeError::field("rev is not a TID"))
+pub(super) fn parse_rev(text: &[u8]) -> Result<Tid, DecodeError> {
+    Tid::parse(text).ok_or_else(|| DecodeError::field("rev is not a TID"))
 }
 
 fn check_did(text: &str) -> Result<&str, DecodeError> {
@@ -104,7 +104,7 @@ impl<'a> CommitMessage<'a> {
                         ops.push(Op::parse(frame, cursor)?);
                     }
                 }
-                b"rev" => rev = Some(parse_rev(field("rev", cursor.text())?)?),
+                b"rev" => rev = Some(parse_rev(field("rev", cursor.text_bytes())?)?),
                 b"seq" => seq = Some(check_seq(field("seq", cursor.unsigned())?)?),
                 b"repo" => repo = Some(check_did(field("repo", cursor.text())?)?),
                 b"time" => time = read_time(cursor)?,
@@ -138,9 +138,9 @@ impl<'a> CommitMessage<'a> {
 }
 
 fn read_since(cursor: &mut Cursor<'_>) -> Result<Option<Tid>, DecodeError> {
-    match nullable("since", cursor, Cursor::text)? {
-        None | Some("") => Ok(None),
-        Some(text) => Tid::parse(text.as_bytes())
+    match nullable("since", cursor, Cursor::text_bytes)? {
+        None | Some(b"") => Ok(None),
+        Some(text) => Tid::parse(text)
             .map(Some)
             .ok_or_else(|| DecodeError::field("since is not a TID")),
     }
