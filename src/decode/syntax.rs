@@ -197,3 +197,37 @@ pub fn is_cid(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'='))
         && !text.starts_with("Qm")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agrees_with_atrium() {
+        let parts = [
+            "did:", "plc", "a.b.c", ".", "-", "x", "9", ":", "%", "_", "~", "B", "é", " ",
+        ];
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut accepted = [0; 3];
+        for _ in 0..50_000 {
+            let len = random.usize(0..7);
+            let mut text: String = (0..len)
+                .map(|_| parts[random.usize(0..parts.len())])
+                .collect();
+            if random.u8(0..50) == 0 {
+                text = text.repeat(random.usize(1..70));
+            }
+            let ours = [is_did(&text), is_nsid(&text), is_rkey(&text)];
+            let theirs = [
+                string::Did::new(text.clone()).is_ok(),
+                string::Nsid::new(text.clone()).is_ok(),
+                string::RecordKey::new(text.clone()).is_ok(),
+            ];
+            assert_eq!(ours, theirs, "{text:?}");
+            for (count, ours) in accepted.iter_mut().zip(ours) {
+                *count += usize::from(ours);
+            }
+        }
+        assert!(accepted.iter().all(|count| *count > 50), "{accepted:?}");
+    }
+}
