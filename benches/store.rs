@@ -43,7 +43,7 @@ impl Source {
         let dids = (0..REPOSITORIES).map(|_| did()).collect();
         let text = b"{\"$type\":\"app.bsky.feed.post\",\"createdAt\":\"2026-11-23T00:00:00.000Z\",\"text\":\"";
         let mut block = text.to_vec();
-        block.extend((0..350 - text.len()).map(|_| random.u8(b' '..b'~')));
+        block.extend((0..350 - text.len()).map(|_| random.u8(b' '..=b'~')));
         Self { dids, block, revs }
     }
 
@@ -62,7 +62,7 @@ impl Source {
             block.extend_from_slice(&self.block);
             block[100..108].copy_from_slice(&number.to_le_bytes());
             for byte in &mut block[200..260] {
-                *byte = random.u8(b'a'..b'z');
+                *byte = random.u8(b'a'..=b'z');
             }
             let mut hash = [0; 32];
             hash.iter_mut().for_each(|byte| *byte = random.u8(..));
