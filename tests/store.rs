@@ -185,6 +185,42 @@ fn damaged_files_are_reported_and_kept() {
     assert_eq!(std::fs::read(&version).unwrap(), b"not what was written");
 }
 
+#[tokio::test]
+async fn a_damaged_table_is_reported_and_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    for at in 0..50 {
+        let record = vec![at; 1000];
+        store
+            .apply(one(DID, &format!("r{at}"), Tid::new(1, 0), Some(&record)))
+            .await
+            .unwrap();
+    }
+    store.compact().unwrap();
+    store.close().await.unwrap();
+
+    let tables = std::fs::read_dir(dir.path().join("db/keyspaces")).unwrap();
+    let tables = tables
+        .flat_map(|keyspace| std::fs::read_dir(keyspace.unwrap().path().join("tables")).unwrap());
+    let largest = tables
+        .map(|table| table.unwrap().path())
+        .max_by_key(|path| path.metadata().unwrap().len());
+    let largest = largest.unwrap();
+    let mut bytes = std::fs::read(&largest).unwrap();
+    for byte in bytes.iter_mut().take(2000) {
+        *byte ^= 0x55;
+    }
+    std::fs::write(&largest, &bytes).unwrap();
+
+    let store = EmbeddedStore::open(options(dir.path()));
+    let error = match store {
+        Ok(store) => store.record(DID, POST, "r0").await.unwrap_err(),
+        Err(error) => error,
+    };
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+    assert_eq!(std::fs::read(&largest).unwrap(), bytes);
+}
+
 /// Runs [`in_another_process`] in a process of its own.
 fn other_process(dir: &Path, what: &str) -> Child {
     Command::new(std::env::current_exe().unwrap())
