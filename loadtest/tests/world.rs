@@ -112,7 +112,7 @@ fn messages(world: &World) -> Vec<(Cbor, Cbor)> {
 fn verify(multibase: &str, message: &[u8], signature: &[u8]) {
     use k256::ecdsa::signature::Verifier;
     const ALPHABET: &[u8] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
-    let mut bytes = vec![0u8; 35];
+    let mut bytes = [0u8; 35];
     for letter in multibase.strip_prefix('z').unwrap().bytes() {
         let mut carry = ALPHABET.iter().position(|known| *known == letter).unwrap();
         for byte in bytes.iter_mut().rev() {
