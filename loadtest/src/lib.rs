@@ -11,6 +11,7 @@
 //! println!("follow {}", relay.url());
 //! ```
 
+mod actor;
 mod check;
 mod connection;
 pub mod corrupt;

@@ -59,7 +59,7 @@ struct WorldArgs {
     #[arg(long, default_value_t = 0.25)]
     fresh: f64,
     /// Mean number of records of the other accounts from before the history
-    #[arg(long, default_value_t = 3_000)]
+    #[arg(long, default_value_t = 10_000)]
     prefill: usize,
     /// Share of records that break the data model under a CID that is right
     #[arg(long, default_value_t = 0.001)]
