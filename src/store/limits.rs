@@ -3,7 +3,7 @@
 //! `decode` lets nothing through that is refused here (its limits are those of the protocol, which are narrower), so a
 //! refusal means a fault of ours, never of the network.
 
-use super::{Removal, Scope, SnapshotDone, StoreError, WriteBatch};
+use super::{Fact, Removal, Scope, SnapshotDone, StoreError, WriteBatch};
 
 /// Longest DID in bytes (the DID specification's limit in AT Protocol).
 const DID: usize = 2048;
@@ -13,8 +13,12 @@ const COLLECTION: usize = 317;
 const RKEY: usize = 512;
 /// Longest id of a repair or a quarantined frame.
 const ID: usize = 1024;
+/// Longest `status` of an account, or filter of a fact or snapshot.
+const TEXT: usize = 16 << 10;
 /// Longest handle in bytes; names of the DNS have at most 253.
 const HANDLE: usize = 1024;
+/// Longest host of a relay.
+const RELAY: usize = 1024;
 /// First version that a TID can't express.
 const VERSION: u64 = 1 << 53;
 /// Most items of a page.
@@ -38,14 +42,16 @@ pub(super) fn check_batch(batch: &WriteBatch) -> Result<(), StoreError> {
     }
     for write in batch.statuses() {
         text("DID", &write.did, DID)?;
+        length(
+            "status",
+            write.status.status.as_deref().unwrap_or_default(),
+            TEXT,
+        )?;
         write.repair_if_stale.as_ref().map_or(Ok(()), repair)?;
     }
     for write in batch.handles() {
         text("DID", &write.did, DID)?;
-        if write.handle.len() > HANDLE {
-            let len = write.handle.len();
-            return Err(StoreError::Refused(format!("handle of {len} bytes")));
-        }
+        length("handle", &write.handle, HANDLE)?;
     }
     batch.repairs().iter().try_for_each(repair)?;
     batch
@@ -65,7 +71,27 @@ pub(super) fn check_removal(removal: &Removal) -> Result<(), StoreError> {
 pub(super) fn check_snapshot(done: &SnapshotDone) -> Result<(), StoreError> {
     text("DID", &done.did, DID)?;
     done.scopes.iter().try_for_each(scope)?;
+    length("filter", &done.complete.filter, TEXT)?;
     version(done.complete.version)
+}
+
+/// Refuses facts that no store can hold.
+pub(super) fn check_facts(facts: &[Fact]) -> Result<(), StoreError> {
+    for fact in facts {
+        text("relay", &fact.relay, RELAY)?;
+        length("filter", &fact.filter, TEXT)?;
+    }
+    Ok(())
+}
+
+fn length(what: &str, text: &str, longest: usize) -> Result<(), StoreError> {
+    if text.len() <= longest {
+        return Ok(());
+    }
+    let len = text.len();
+    Err(StoreError::Refused(format!(
+        "{what} of {len} bytes (at most {longest})"
+    )))
 }
 
 fn repair(repair: &super::Repair) -> Result<(), StoreError> {

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use super::{
     Complete, Fact, Floor, Health, IndexEntry, Page, QuarantineEntry, Quarantined, Record,
     RecordsQuery, Removal, Repair, Repo, RepoStatus, Scope, SnapshotDone, Store, StoreError,
-    WriteBatch, check_batch, check_removal, check_snapshot, page_limit,
+    WriteBatch, check_batch, check_facts, check_removal, check_snapshot, page_limit,
 };
 use crate::decode::{Cid, Tid};
 use crate::slot::slot_of;
@@ -228,6 +228,7 @@ impl Store for MemoryStore {
     }
 
     async fn put_facts(&self, facts: &[Fact]) -> Result<(), StoreError> {
+        check_facts(facts)?;
         let mut state = self.write()?;
         for fact in facts {
             let key = (fact.relay.clone(), fact.generation, fact.run, fact.from_seq);

@@ -4,6 +4,7 @@
 //! from any number of workers gives the same store. A resolved write is durable.
 
 pub mod batch;
+pub mod embedded;
 mod limits;
 pub mod memory;
 pub mod model;
@@ -15,14 +16,14 @@ pub use model::{
     snapshot_version,
 };
 
-use limits::{check_batch, check_removal, check_snapshot, page_limit};
+use limits::{check_batch, check_facts, check_removal, check_snapshot, page_limit};
 
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 
 /// Why the store refused.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// The store belongs to a running process.
     #[error("the store in {0} is in use by another process")]
@@ -113,7 +114,9 @@ pub trait Store: Send + Sync + 'static {
     /// A page of records in the order of (did, collection, rkey), whatever the status of their accounts.
     async fn records(&self, query: &RecordsQuery) -> Result<Page<Record>, StoreError>;
 
-    /// What is new in a collection, newest record key first. Every entry was confirmed against its record.
+    /// What is new in a collection: TIDs first, the newest first, then other record keys, the greatest first; equal record
+    /// keys of several repositories in an order of the store's own. Every entry was confirmed against its record and its
+    /// repository's status. A page may be short or empty and still have a cursor, where much was replaced since.
     async fn newest(
         &self,
         collection: &str,
