@@ -632,6 +632,10 @@ async fn the_quarantine_is_listed_shown_and_retried() {
     let report = retry(json!({"all": true})).await.json;
     assert_eq!(report["results"].as_array().unwrap().len(), 77);
 
+    site.get("/admin/quarantine/%ff")
+        .await
+        .is_error(400, "InvalidRequest", "UTF-8");
+
     let without = Site::with(store, None).await;
     let answer = without
         .call(

@@ -15,6 +15,7 @@ use super::{Exit, Failure};
 use crate::api::client::{Client, ClientError};
 use crate::api::{ApiState, DaemonStatus, MAX_LIMIT, Retry, Tokens, router, server};
 use crate::config::Config;
+use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use crate::store::{Store, StoreError};
 
 /// Output goes to the terminal or pipe in pieces of this size.
@@ -42,7 +43,7 @@ impl Source {
                 store: None,
             });
         }
-        let store = open_store(config, socket).await?;
+        let store = open_store(config, socket)?;
         let client = Client::local(router(ApiState {
             store: store.clone(),
             status: Arc::new(NoDaemon),
@@ -155,9 +156,9 @@ fn retrier(_config: &Config, _store: &Arc<dyn Store>) -> Option<Arc<dyn Retry>> 
     None
 }
 
-async fn open_store(config: &Config, socket: &Path) -> Result<Arc<dyn Store>, Failure> {
+fn open_store(config: &Config, socket: &Path) -> Result<Arc<dyn Store>, Failure> {
     let dir = &config.store.embedded.dir;
-    match open_embedded(config).await {
+    match open_embedded(config) {
         Ok(Some(store)) => Ok(store),
         Ok(None) => Err(Failure::new(
             Exit::Failed,
@@ -179,6 +180,24 @@ async fn open_store(config: &Config, socket: &Path) -> Result<Arc<dyn Store>, Fa
     }
 }
 
-async fn open_embedded(_config: &Config) -> Result<Option<Arc<dyn Store>>, StoreError> {
-    Ok(None)
+fn open_embedded(config: &Config) -> Result<Option<Arc<dyn Store>>, StoreError> {
+    if !EmbeddedStore::is_in(&config.store.embedded.dir)? {
+        return Ok(None);
+    }
+    let store = EmbeddedStore::open(embedded_options(config))?;
+    Ok(Some(Arc::new(store)))
+}
+
+/// How the configuration wants the embedded store.
+pub(super) fn embedded_options(config: &Config) -> EmbeddedOptions {
+    let embedded = &config.store.embedded;
+    EmbeddedOptions {
+        min_free: embedded.min_free,
+        index: config.store.index,
+        sync_interval: embedded.sync_interval,
+        cache_bytes: embedded.cache,
+        write_buffer_bytes: embedded.write_buffer,
+        quarantine_max_bytes: config.quarantine.max_bytes,
+        ..EmbeddedOptions::new(&embedded.dir)
+    }
 }

@@ -56,6 +56,13 @@ impl Site {
         Self::build(store, Some(Arc::new(NoRetry)), tokens, false)
     }
 
+    /// Routes over another store; [`Site::store`] is not it.
+    pub async fn over(store: Arc<dyn Store>) -> Self {
+        let unused = Arc::new(MemoryStore::new());
+        let status = Arc::new(Status::default());
+        Self::route(unused, status, store, None, Tokens::default(), true)
+    }
+
     fn build(
         store: Arc<MemoryStore>,
         retry: Option<Arc<dyn Retry>>,
@@ -63,8 +70,19 @@ impl Site {
         trusted: bool,
     ) -> Self {
         let status = Arc::new(Status::default());
+        Self::route(store.clone(), status, store, retry, tokens, trusted)
+    }
+
+    fn route(
+        store: Arc<MemoryStore>,
+        status: Arc<Status>,
+        served: Arc<dyn Store>,
+        retry: Option<Arc<dyn Retry>>,
+        tokens: Tokens,
+        trusted: bool,
+    ) -> Self {
         let router = router(ApiState {
-            store: store.clone(),
+            store: served,
             status: status.clone(),
             metrics: Arc::new(|| "penstock_up 1\n".to_owned()),
             retry,
