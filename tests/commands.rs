@@ -6,12 +6,11 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use http::{ALICE, BOB, Site, cid, put, rev, status};
-use penstock::api::{Retry, RetryOutcome, UnixSocket};
+use http::{ALICE, BOB, Retrier, Site, cid, put, rev, status};
+use penstock::api::UnixSocket;
 use penstock::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use penstock::store::memory::MemoryStore;
-use penstock::store::{HandleWrite, Quarantined, Store, StoreError, WriteBatch};
+use penstock::store::{HandleWrite, Quarantined, Store, WriteBatch};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
@@ -96,24 +95,6 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.stop.cancel();
-    }
-}
-
-/// Takes in frames whose first byte is `g`.
-struct Retrier(Arc<MemoryStore>);
-
-#[async_trait]
-impl Retry for Retrier {
-    async fn retry(&self, id: &str) -> Result<RetryOutcome, StoreError> {
-        let Some((entry, raw)) = self.0.quarantined(id).await? else {
-            return Ok(RetryOutcome::NotFound);
-        };
-        if raw.first() != Some(&b'g') {
-            let (reason, detail) = (entry.reason, entry.detail);
-            return Ok(RetryOutcome::Refused { reason, detail });
-        }
-        self.0.release_quarantined(id).await?;
-        Ok(RetryOutcome::Applied)
     }
 }
 

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
-use penstock::api::{ApiState, DaemonStatus, Retry, Tokens, router};
+use penstock::api::{ApiState, DaemonStatus, Retry, RetryOutcome, Tokens, router};
 use penstock::decode::{Cid, Tid};
 use penstock::store::memory::MemoryStore;
 use penstock::store::{
-    RecordBody, RecordWrite, RepoStatus, RevWrite, StatusWrite, Store, WriteBatch,
+    RecordBody, RecordWrite, RepoStatus, RevWrite, StatusWrite, Store, StoreError, WriteBatch,
 };
 use serde_json::Value;
 use tower::ServiceExt;
@@ -53,7 +53,7 @@ impl Site {
     /// As TCP serves it.
     pub async fn strangers(tokens: Tokens) -> Self {
         let store = Arc::new(MemoryStore::new());
-        Self::build(store, Some(Arc::new(NoRetry)), tokens, false)
+        Self::build(store.clone(), Some(Arc::new(Retrier(store))), tokens, false)
     }
 
     /// Routes over another store; [`Site::store`] is not it.
@@ -144,15 +144,24 @@ impl Site {
     }
 }
 
-struct NoRetry;
+/// Takes in frames whose first byte is `g`.
+pub struct Retrier(pub Arc<MemoryStore>);
 
 #[async_trait::async_trait]
-impl Retry for NoRetry {
-    async fn retry(
-        &self,
-        _id: &str,
-    ) -> Result<penstock::api::RetryOutcome, penstock::store::StoreError> {
-        Ok(penstock::api::RetryOutcome::NotFound)
+impl Retry for Retrier {
+    async fn retry(&self, id: &str) -> Result<RetryOutcome, StoreError> {
+        let Some((entry, raw)) = self.0.quarantined(id).await? else {
+            return Ok(RetryOutcome::NotFound);
+        };
+        if entry.evicted {
+            return Ok(RetryOutcome::Evicted);
+        }
+        if raw.first() == Some(&b'g') {
+            self.0.release_quarantined(id).await?;
+            return Ok(RetryOutcome::Applied);
+        }
+        let (reason, detail) = (entry.reason, entry.detail);
+        Ok(RetryOutcome::Refused { reason, detail })
     }
 }
 
