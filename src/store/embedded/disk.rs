@@ -70,7 +70,10 @@ impl Folder {
     pub(super) fn adopt(&self, creating: &Path) -> Result<(), StoreError> {
         let put = || {
             fs::rename(creating, self.database())?;
-            File::open(&self.dir)?.sync_all()
+            let dir = self.dir.canonicalize()?;
+            File::open(&dir)?.sync_all()?;
+            dir.parent()
+                .map_or(Ok(()), |parent| File::open(parent)?.sync_all())
         };
         put().map_err(|error| io_error(&self.dir, &error))
     }
