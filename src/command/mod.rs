@@ -14,10 +14,12 @@ mod source;
 
 pub use outcome::{Exit, Failure};
 
+use std::ffi::OsString;
 use std::future::Future;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{Config, Loaded, Origin, Sources};
 use crate::telemetry::{self, VERSION};
@@ -29,16 +31,20 @@ use crate::telemetry::{self, VERSION};
     after_help = "Exit codes: 0 done, 1 not found or failed, 75 try again later, 78 configuration."
 )]
 struct Line {
+    #[command(subcommand)]
+    command: Command,
+}
+
+// What every command takes, before or behind its name. (A doc comment would become the help text of each.)
+#[derive(Debug, Default, Args)]
+struct Overrides {
     /// Read this file [default: $PENSTOCK_CONFIG, ./penstock.toml, /etc/penstock/penstock.toml, the first that exists]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
     /// Set a key of the configuration, over variables and file; may be given several times
-    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-
-    #[command(subcommand)]
-    command: Command,
 }
 
 #[derive(Debug, Subcommand)]
@@ -116,8 +122,8 @@ pub enum QuarantineCommand {
 
 /// The whole program: reads the command line, runs the command, says how it ended.
 pub fn main() -> Exit {
-    let line = match Line::try_parse() {
-        Ok(line) => line,
+    let (command, overrides) = match parse(std::env::args_os()) {
+        Ok(parsed) => parsed,
         Err(error) => {
             // A reader that is gone does not matter here.
             let _ = error.print();
@@ -130,23 +136,54 @@ pub fn main() -> Exit {
     };
     // rustls panics later unless one provider is chosen; a second choice is refused and harmless.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    match dispatch(line) {
+    match dispatch(command, overrides) {
         Ok(exit) => exit,
         Err(failure) => failure.report(),
     }
 }
 
-fn dispatch(line: Line) -> Result<Exit, Failure> {
-    let loaded = Config::load(&Sources::of_process(line.config, line.set))?;
-    start_logs(&loaded, matches!(line.command, Command::Run))?;
+fn dispatch(command: Command, overrides: Overrides) -> Result<Exit, Failure> {
+    let loaded = Config::load(&Sources::of_process(overrides.config, overrides.set))?;
+    start_logs(&loaded, matches!(command, Command::Run))?;
     let config = loaded.config;
-    match line.command {
+    match command {
         Command::Config => config::run(&loaded.settings),
         Command::Run => block_on(run::run(config)),
         Command::Get(args) => block_on(get::run(config, args)),
         Command::Dump(args) => block_on(dump::run(config, args)),
         Command::Repos(args) => block_on(repos::run(config, args)),
         Command::Quarantine(command) => block_on(quarantine::run(config, command)),
+    }
+}
+
+fn parse<T: Into<OsString> + Clone>(
+    arguments: impl IntoIterator<Item = T>,
+) -> Result<(Command, Overrides), clap::Error> {
+    let mut line = with_overrides(Line::command());
+    let matches = line.try_get_matches_from_mut(arguments)?;
+    let parsed = Line::from_arg_matches(&matches)?;
+    let mut overrides = Overrides::default();
+    gather_overrides(&matches, &mut overrides)
+        .map_err(|problem| line.error(ErrorKind::ArgumentConflict, problem))?;
+    Ok((parsed.command, overrides))
+}
+
+/// Declares the overrides at every level. (clap's own global arguments drop those of the outer level where the inner
+/// one has some too: a setting would be lost without a word.)
+fn with_overrides(command: clap::Command) -> clap::Command {
+    Overrides::augment_args(command).mut_subcommands(with_overrides)
+}
+
+fn gather_overrides(matches: &ArgMatches, into: &mut Overrides) -> Result<(), String> {
+    let found = Overrides::from_arg_matches(matches).map_err(|error| error.to_string())?;
+    if found.config.is_some() && into.config.is_some() {
+        return Err("the argument '--config <FILE>' cannot be used multiple times".to_owned());
+    }
+    into.config = found.config.or(into.config.take());
+    into.set.extend(found.set);
+    match matches.subcommand() {
+        Some((_, inner)) => gather_overrides(inner, into),
+        None => Ok(()),
     }
 }
 
@@ -173,10 +210,33 @@ fn block_on(command: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use super::*;
 
     #[test]
     fn the_command_line_is_sound() {
-        super::Line::command().debug_assert();
+        with_overrides(Line::command()).debug_assert();
+    }
+
+    #[test]
+    fn each_command_says_what_it_does() {
+        let line = with_overrides(Line::command());
+        let about = |command: &clap::Command| command.get_about().unwrap().to_string();
+        assert!(about(&line).starts_with("Keeps a store equal"));
+        let dump = line.find_subcommand("dump").unwrap();
+        assert!(about(dump).starts_with("Print every record held"));
+    }
+
+    #[test]
+    fn overrides_of_every_level_count() {
+        let line = "penstock --set a=1 quarantine --set b=2 --config x show --set c=3 ID --set a=4";
+        let (command, overrides) = parse(line.split(' ')).unwrap();
+        assert!(matches!(
+            command,
+            Command::Quarantine(QuarantineCommand::Show { .. })
+        ));
+        assert_eq!(overrides.set, ["a=1", "b=2", "c=3", "a=4"]);
+        assert_eq!(overrides.config, Some(PathBuf::from("x")));
+        let twice = parse("penstock --config x run --config y".split(' '));
+        assert_eq!(twice.unwrap_err().kind(), ErrorKind::ArgumentConflict);
     }
 }

@@ -232,3 +232,14 @@ fn token_in(path: &Path) -> Result<Secret, String> {
         false => format!("the file holds no token; {problem}"),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_worker_has_a_port_of_its_own() {
+        assert_eq!(listen_of(0).to_string(), "127.0.0.1:8400");
+        assert_eq!(listen_of(255).to_string(), "127.0.0.1:8655");
+    }
+}

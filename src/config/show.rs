@@ -54,10 +54,10 @@ fn derived(config: &Config, key: &str) -> Option<String> {
 /// `config/penstock.toml`: every key with its default, commented, and what it means.
 pub fn default_file() -> String {
     let mut text = String::from(
-        "# The configuration of Penstock: every key with its default. Take the # away before a key to change it.\n\
-         # Variables overrule this file, and --set key=value overrules both. Any key can be set by a variable:\n\
-         # PENSTOCK_RELAY__READ_TIMEOUT is relay.read_timeout. `penstock config` shows what is in effect and why.\n\
-         # Made from the code: PENSTOCK_BLESS=1 cargo test --test config\n",
+        "## The configuration of Penstock: every key with its default. To change one, take the # away, and that of its section's line.\n\
+         ## Variables overrule this file, and --set key=value overrules both. Any key can be set by a variable:\n\
+         ## PENSTOCK_RELAY__READ_TIMEOUT is relay.read_timeout. `penstock config` shows what is in effect and why.\n\
+         ## Made from the code: PENSTOCK_BLESS=1 cargo test --test config\n",
     );
     for section in SECTIONS {
         let _ = writeln!(text);

@@ -357,9 +357,12 @@ fn line_of(text: &str, name: &str) -> Option<usize> {
 }
 
 fn suggestion(name: &str, known: impl Iterator<Item = String>) -> String {
-    let near = known
-        .map(|known| (strsim::damerau_levenshtein(name, &known), known))
-        .min();
+    // A key whose section's line is missing is near to its full name too.
+    let distance = |known: &str| {
+        let last = known.rsplit('.').next().unwrap_or(known);
+        strsim::damerau_levenshtein(name, known).min(strsim::damerau_levenshtein(name, last))
+    };
+    let near = known.map(|known| (distance(&known), known)).min();
     match near {
         Some((_, known)) => format!("is not known; the nearest is {known}"),
         None => "is not known".to_owned(),
