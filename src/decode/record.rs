@@ -379,10 +379,19 @@ impl<'a, const JSON: bool> Walk<'a, '_, JSON> {
     }
 
     fn simple(&mut self, info: u8) -> Walked<()> {
+        let literal: &[u8] = match info {
+            20 => b"false",
+            21 => b"true",
+            22 => b"null",
+            _ => return self.odd_simple(info),
+        };
+        self.write(literal);
+        Ok(())
+    }
+
+    /// Floats, `undefined` and unassigned simple values.
+    fn odd_simple(&mut self, info: u8) -> Walked<()> {
         let float = match info {
-            20 => return Ok(self.write(b"false")),
-            21 => return Ok(self.write(b"true")),
-            22 => return Ok(self.write(b"null")),
             25 => half(u16::from_be_bytes(self.take_array()?)),
             26 => f64::from(f32::from_be_bytes(self.take_array()?)),
             27 => f64::from_be_bytes(self.take_array()?),

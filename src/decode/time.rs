@@ -13,6 +13,8 @@ pub fn parse_datetime(text: &str) -> Option<u64> {
     if bytes.len() > 64 || bytes.get(10) != Some(&b'T') || !bytes.first()?.is_ascii_digit() {
         return None;
     }
+    let shortened = shorten_fraction(text);
+    let text = shortened.as_deref().unwrap_or(text);
     let time = match text.parse::<Timestamp>() {
         Ok(time) => time,
         Err(_) => TimeZone::UTC
@@ -20,6 +22,14 @@ pub fn parse_datetime(text: &str) -> Option<u64> {
             .ok()?,
     };
     u64::try_from(time.as_microsecond()).ok()
+}
+
+/// Cuts the digits of a second's fraction beyond the ninth, if there are any: the specification allows them.
+fn shorten_fraction(text: &str) -> Option<String> {
+    let (before, fraction) = text.split_once('.')?;
+    let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
+    let zone = fraction.get(digits..)?;
+    (digits > 9).then(|| format!("{before}.{}{zone}", fraction.get(..9).unwrap_or_default()))
 }
 
 /// Writes microseconds since the Unix epoch as `2026-09-26T15:52:21.307370Z`. Times that a datetime can't say, beyond
