@@ -149,11 +149,23 @@ impl Folder {
     }
 }
 
+/// A daemon's socket stands in the store's folder unless the configuration says otherwise, and a killed one leaves it.
+fn is_socket_name(name: &std::ffi::OsStr) -> bool {
+    let name = name.to_str();
+    name.is_some_and(|name| name.starts_with("penstock") && name.ends_with(".sock"))
+}
+
+/// Whether a store was made in the folder. Makes nothing.
+pub(super) fn is_in(dir: &Path) -> Result<bool, StoreError> {
+    let found = dir.join("db").try_exists();
+    found.map_err(|error| io_error(dir, &error))
+}
+
 fn refuse_foreign(dir: &Path) -> Result<(), StoreError> {
     let entries = fs::read_dir(dir).map_err(|error| io_error(dir, &error))?;
     for entry in entries {
         let name = entry.map_err(|error| io_error(dir, &error))?.file_name();
-        if !KNOWN.iter().any(|known| name == *known) {
+        if !KNOWN.iter().any(|known| name == *known) && !is_socket_name(&name) {
             return Err(StoreError::Format {
                 dir: dir.display().to_string(),
                 found: format!("none, but other files ({})", name.display()),
