@@ -110,6 +110,7 @@ pub async fn run(
     // What people see of it.
     let serving = CancellationToken::new();
     let retrier = Retrier::new(store.clone(), clock.clone(), config);
+    let upkeep = rendering.clone();
     let state = ApiState {
         store: store.clone(),
         status: status.clone(),
@@ -119,7 +120,14 @@ pub async fn run(
         trusted: false,
     };
     let http = serve(config, state, &serving).await?;
-    let gauges = Gauges::new(store.clone(), status, progress.clone(), clock, slots);
+    let gauges = Gauges::new(
+        store.clone(),
+        status,
+        progress.clone(),
+        clock,
+        slots,
+        upkeep,
+    );
 
     // The work.
     let reading = stop.child_token();
