@@ -28,6 +28,7 @@ mod oracle;
 mod records;
 mod relay;
 pub mod repo;
+pub mod speed;
 mod tid;
 mod world;
 

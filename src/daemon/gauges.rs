@@ -16,11 +16,11 @@ use crate::store::{Store, StoreError};
 use crate::telemetry::metrics as names;
 
 /// How often lags and queues are measured.
-const PERIOD: Duration = Duration::from_secs(1);
-/// The store's health and the recorder's upkeep come every so many periods,
-const HEALTH: u64 = 5;
+const PERIOD: Duration = Duration::from_millis(200);
+/// The store's health is asked for every so many periods,
+const HEALTH: u64 = 25;
 /// and the reading of the ledger every so many.
-const LEDGER: u64 = 60;
+const LEDGER: u64 = 300;
 
 /// Measures what nobody counts.
 pub(crate) struct Gauges {
