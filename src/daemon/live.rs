@@ -20,6 +20,7 @@ use crate::pipeline::{Faults, Origin, Point, Progress, Router, Source};
 use crate::relay::{DisconnectReason, FailedAttempt, Lost, RelayUrl, Signal, Subscription};
 use crate::slot::SlotSet;
 use crate::store::{Fact, FactKind, StoreError};
+use crate::telemetry;
 
 /// How long a frame may wait for more before its chunk is handed over.
 const FLUSH_AFTER: Duration = Duration::from_millis(1);
@@ -29,6 +30,8 @@ const TURN: u64 = 256;
 const SAMPLE: u64 = 16;
 /// Breaks at one cursor after which the frame behind it is passed.
 const STRIKES: u32 = 3;
+/// What a relay says to a cursor ahead of its newest frame.
+const FUTURE_CURSOR: &str = "FutureCursor";
 /// How often a wrong clock is looked at again.
 const CLOCK_CHECK: Duration = Duration::from_secs(10);
 
@@ -64,6 +67,8 @@ pub(crate) struct Live {
     frames: u64,
     flush_at: Option<Instant>,
     strikes: (u64, u32),
+    /// The relay that calls our cursor one of the future: it counts anew, and is asked for all that it has.
+    from_its_oldest: Option<String>,
 }
 
 /// The relay that is being read.
@@ -102,6 +107,7 @@ impl Live {
             frames: 0,
             flush_at: None,
             strikes: (0, 0),
+            from_its_oldest: None,
         };
         live.go_on_behind(facts);
         (live, watching)
@@ -129,10 +135,14 @@ impl Live {
             current,
             metrics,
             times,
+            from_its_oldest,
             ..
         } = self;
         let (from_oldest, time) = (parts.from_oldest, times.median());
         let resume = |url: &RelayUrl| {
+            if from_its_oldest.as_ref() == Some(&url.host()) {
+                return Some(0);
+            }
             let here = current
                 .as_ref()
                 .filter(|current| current.relay == url.host());
@@ -273,6 +283,9 @@ impl Live {
         let peek = decode::peek(frame);
         self.frames += 1;
         self.metrics.frame(frame.len());
+        if peek.kind != Kind::Error {
+            self.from_its_oldest = None;
+        }
         if matches!(peek.kind, Kind::Error | Kind::Info) {
             return self.message(frame);
         }
@@ -382,6 +395,9 @@ impl Live {
             Ok(Event::Error { error, message }) => {
                 tracing::warn!(error, message, "the relay sent an error");
                 self.metrics.event("error");
+                if error == FUTURE_CURSOR {
+                    self.from_its_oldest = self.current.as_ref().map(|at| at.relay.clone());
+                }
                 let (reason, detail) =
                     (DisconnectReason::ErrorFrame, format!("{error}: {message}"));
                 self.parts.subscription.disconnect(reason);
@@ -392,7 +408,10 @@ impl Live {
                 }))
             }
             Ok(Event::Info(info)) => {
-                tracing::warn!(name = info.name, message = info.message, "the relay says");
+                if let Some(held_back) = telemetry::repeated("relay_info", info.name) {
+                    let (name, message) = (info.name, info.message);
+                    tracing::warn!(name, message, held_back, "the relay says");
+                }
                 self.metrics.event("info");
                 Ok(())
             }
