@@ -1,12 +1,13 @@
 //! What is measured now and then: lags, queues, the store's health, what is missing.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::status::Status;
+use crate::api::DaemonStatus;
 use crate::clock::Clock;
 use crate::ledger;
 use crate::pipeline::{Depth, Progress};
@@ -18,6 +19,8 @@ use crate::telemetry::metrics as names;
 const PERIOD: Duration = Duration::from_secs(1);
 /// The store's health and the recorder's upkeep come every so many periods,
 const HEALTH: u64 = 5;
+/// people hear how it goes every so many,
+const WORDS: u64 = 10;
 /// and the reading of the ledger every so many.
 const LEDGER: u64 = 60;
 
@@ -54,6 +57,7 @@ impl Gauges {
         let mut tick = tokio::time::interval(PERIOD);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut periods = 0_u64;
+        let mut told = (Instant::now(), self.status.frames());
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
@@ -61,6 +65,9 @@ impl Gauges {
             }
             self.stream(&depth);
             crate::telemetry::flush_repeated();
+            if periods % WORDS == WORDS - 1 {
+                told = self.tell(&depth, told);
+            }
             // A store that fails here fails its writes as well, and those stop the daemon.
             if periods.is_multiple_of(HEALTH) {
                 let _ = self.health().await;
@@ -94,6 +101,29 @@ impl Gauges {
             .set(gauge(bytes as u64));
     }
 
+    /// Says how it goes; `told` is when this was last said and how many frames there were.
+    fn tell(&self, depth: &Depth, told: (Instant, u64)) -> (Instant, u64) {
+        let (now, frames) = (Instant::now(), self.status.frames());
+        let trouble = self.status.not_ready();
+        if !trouble.is_empty() {
+            tracing::warn!(reason = trouble.join("; "), "not following the relay");
+            return (now, frames);
+        }
+        let watermark = self.progress.borrow().watermark();
+        let behind = self
+            .clock
+            .now_micros()
+            .saturating_sub(self.status.newest_time());
+        tracing::info!(
+            frames_per_second = per_second(frames.saturating_sub(told.1), now - told.0),
+            lag_seconds = (self.status.newest_time() > 0).then_some(behind / 1_000_000),
+            watermark = watermark.map(|at| at.seq),
+            queued = depth.queued().0,
+            "following the relay"
+        );
+        (now, frames)
+    }
+
     async fn health(&mut self) -> Result<(), StoreError> {
         let health = self.store.health().await?;
         for reason in self.reasons.drain(..) {
@@ -122,6 +152,12 @@ impl Gauges {
             .set(gauge(ledger::missing_seconds(&gaps)));
         Ok(())
     }
+}
+
+/// Rounded to whole ones.
+fn per_second(count: u64, time: Duration) -> u64 {
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
+    count.saturating_mul(1000) / millis
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a gauge")]

@@ -20,6 +20,7 @@ use crate::pipeline::{Faults, Origin, Point, Progress, Router, Source};
 use crate::relay::{DisconnectReason, FailedAttempt, Lost, RelayUrl, Signal, Subscription};
 use crate::slot::SlotSet;
 use crate::store::{Fact, FactKind, StoreError};
+use crate::telemetry::repeated;
 
 /// How long a frame may wait for more before its chunk is handed over.
 const FLUSH_AFTER: Duration = Duration::from_millis(1);
@@ -146,14 +147,18 @@ impl Live {
         let failed = |attempt: &FailedAttempt| {
             metrics.reconnect(&attempt.relay.host(), attempt.reason.as_str());
             status.disconnected(format!("{}: {}", attempt.relay, attempt.detail));
-            tracing::warn!(relay = %attempt.relay, reason = %attempt.reason, detail = %attempt.detail,
-                retry_in = ?attempt.retry_in, next = %attempt.next, "could not connect");
+            if let Some(held_back) = repeated("connect", attempt.reason.as_str()) {
+                tracing::warn!(relay = %attempt.relay, reason = %attempt.reason, detail = %attempt.detail,
+                    retry_in = ?attempt.retry_in, next = %attempt.next, held_back, "could not connect");
+            }
         };
         let connected = tokio::select! {
             connected = parts.subscription.connect(resume, failed) => connected,
             () = shutdown.cancelled() => return None,
         };
-        tracing::info!(relay = %connected.relay, cursor = connected.cursor, "connected");
+        if let Some(held_back) = repeated("connected", &connected.relay.host()) {
+            tracing::info!(relay = %connected.relay, cursor = connected.cursor, held_back, "connected");
+        }
         self.parts.status.connected(&connected.relay.host());
         self.metrics.connected(&connected.relay.host(), true);
         self.enter(&connected.relay.host());
@@ -322,6 +327,7 @@ impl Live {
         let time = peek.time.and_then(decode::time::parse_datetime)?;
         self.times.sample(time, self.parts.clock.now_micros());
         self.parts.status.newest(time);
+        self.parts.status.read(self.frames);
         Some(time)
     }
 
@@ -421,7 +427,9 @@ impl Live {
         self.parts
             .status
             .disconnected(format!("{}: {}", lost.reason, lost.detail));
-        tracing::warn!(relay = current.relay, reason = %lost.reason, detail = lost.detail, "connection lost");
+        if let Some(held_back) = repeated("connection", lost.reason.as_str()) {
+            tracing::warn!(relay = current.relay, reason = %lost.reason, detail = lost.detail, held_back, "connection lost");
+        }
         if !lost.poison {
             return;
         }

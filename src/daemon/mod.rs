@@ -15,6 +15,7 @@ pub use status::{Pause, Status};
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +32,9 @@ use crate::telemetry;
 use gauges::Gauges;
 use live::{Live, LiveParts};
 use recorder::Recorder;
+
+/// How long the last facts and answers may take once the lanes are done.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// Why the daemon stopped, or did not start.
 #[derive(Debug, thiserror::Error)]
@@ -71,8 +75,8 @@ impl From<StoreError> for DaemonError {
     }
 }
 
-/// Runs a worker until `stop`, then drains: everything that was read becomes durable, and the facts say so. The store stays
-/// open.
+/// Runs a worker until `stop`, then drains: everything that was read becomes durable, and the facts say so. What takes longer
+/// than `shutdown.timeout` is left: it is read again. The store stays open.
 pub async fn run(
     config: &Config,
     store: Arc<dyn Store>,
@@ -122,64 +126,84 @@ pub async fn run(
     let gauges = Gauges::new(store.clone(), status, progress.clone(), clock, slots);
 
     // The work.
-    let reading = stop.child_token();
-    let mut live = tokio::spawn(live.run(reading.clone()));
+    let mut live = tokio::spawn(live.run(stop.child_token()));
+    let saving_ended = CancellationToken::new();
     let saving = tokio::spawn({
         let (recorder, progress, serving) = (recorder.clone(), progress.clone(), serving.clone());
-        async move { recorder.run(progress, serving).await }
+        let ended = saving_ended.clone().drop_guard();
+        async move {
+            let saved = recorder.run(progress, serving).await;
+            drop(ended);
+            saved
+        }
     });
     let showing = tokio::spawn(gauges.run(pipeline.depth(), serving.clone()));
     let mut failure = pipeline.failure();
-    let ended = tokio::select! {
-        ended = &mut live => Some(ended),
-        _ = failure.wait_for(Option::is_some) => None,
-    };
+    let overdue = overdue(&stop, config.shutdown.timeout);
+    tokio::pin!(overdue);
 
     // The way out: stop reading, let the lanes finish, save what is durable.
-    let outcome = match ended {
-        Some(Ok(Ok(()))) => {
-            drain(config, pipeline).await;
+    let outcome = tokio::select! {
+        read = &mut live => match read {
+            Ok(read) => {
+                let read = read.map_err(Arc::new);
+                if read.is_ok() {
+                    drain(pipeline, overdue).await;
+                }
+                read
+            }
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        },
+        found = failure.wait_for(Option::is_some) => {
+            found.map(drop).map_err(|_| Arc::new(StoreError::Closed))
+        }
+        () = saving_ended.cancelled() => Ok(()),
+        () = &mut overdue => {
+            tracing::warn!("reading did not stop in time: a restart reads the rest again");
             Ok(())
         }
-        Some(Ok(Err(error))) => Err(Arc::new(error)),
-        Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
-        None => {
-            live.abort();
-            let error = failure.borrow().clone();
-            Err(error.unwrap_or_else(|| Arc::new(StoreError::Closed)))
-        }
     };
+    live.abort();
     serving.cancel();
-    let saved = saving.await;
-    let _ = showing.await;
-    outcome?;
-    if let Ok(saved) = saved {
-        saved?;
-    }
-    let last = progress.borrow().clone();
-    recorder.save(&last).await?;
-    for server in http {
-        let _ = server.await;
-    }
-    if let Some(at) = last.watermark() {
-        tracing::info!(seq = at.seq, "stopped; a restart goes on behind this seq");
-    }
-    Ok(())
+    // What the lanes failed with comes first: all else follows from it.
+    let failed = failure.borrow().clone();
+    failed.map_or(outcome, Err)?;
+    let last_words = async {
+        if let Ok(saved) = saving.await {
+            saved?;
+        }
+        let _ = showing.await;
+        let last = progress.borrow().clone();
+        recorder.save(&last).await?;
+        for server in http {
+            let _ = server.await;
+        }
+        if let Some(at) = last.watermark() {
+            tracing::info!(seq = at.seq, "stopped; a restart goes on behind this seq");
+        }
+        Ok(())
+    };
+    tokio::time::timeout(LAST_WORDS, last_words)
+        .await
+        .unwrap_or_else(|_| {
+            tracing::warn!("the store does not answer: a restart reads a little more again");
+            Ok(())
+        })
+}
+
+/// Resolves when an orderly end has taken as long as it may.
+async fn overdue(stop: &CancellationToken, timeout: Duration) {
+    stop.cancelled().await;
+    tokio::time::sleep(timeout).await;
 }
 
 /// Waits until all that was read is durable, but not for ever: what is not is read again after a restart.
-async fn drain(config: &Config, pipeline: Pipeline) {
+async fn drain(pipeline: Pipeline, overdue: impl Future<Output = ()>) {
     let (frames, bytes) = pipeline.depth().queued();
     tracing::info!(frames, bytes, "draining");
-    let timeout = config.shutdown.timeout;
-    if tokio::time::timeout(timeout, pipeline.drain())
-        .await
-        .is_err()
-    {
-        tracing::warn!(
-            ?timeout,
-            "did not drain in time: a restart reads the rest again"
-        );
+    tokio::select! {
+        () = pipeline.drain() => {}
+        () = overdue => tracing::warn!("did not drain in time: a restart reads the rest again"),
     }
 }
 

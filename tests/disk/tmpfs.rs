@@ -17,9 +17,8 @@ impl Disk {
         match mount(&["-t", "tmpfs", "-o", &size, "penstock-test"], dir.path()) {
             Ok(()) => Some(Self(dir)),
             Err(why) => {
-                let message = format!(
-                    "SKIPPED {test}: no tmpfs can be mounted ({why}); it runs as root\n"
-                );
+                let message =
+                    format!("SKIPPED {test}: no tmpfs can be mounted ({why}); it runs as root\n");
                 // Around the harness, which hides what passing tests print.
                 let _ = std::io::stderr().write_all(message.as_bytes());
                 None

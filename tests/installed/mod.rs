@@ -161,10 +161,15 @@ impl Daemon {
 
     /// Its lines with this message, as JSON.
     pub fn lines(&self, message: &str) -> Vec<Value> {
-        let parse = |line: &str| serde_json::from_str::<Value>(line).ok();
-        let mut lines: Vec<Value> = self.words().lines().filter_map(parse).collect();
-        lines.retain(|line| line["message"] == message);
-        lines
+        lines(&self.log, message)
+    }
+
+    /// Waits until it says this, and gives the line.
+    pub async fn until_says(&mut self, message: &str) -> Value {
+        let log = self.log.clone();
+        self.until(message, async || !lines(&log, message).is_empty())
+            .await;
+        self.lines(message).swap_remove(0)
     }
 
     /// How it ended, if it did.
@@ -212,15 +217,8 @@ impl Daemon {
 
     /// Waits until it serves HTTP, and gives its address.
     pub async fn address(&mut self) -> String {
-        let log = self.log.clone();
-        let said = || {
-            let text = std::fs::read_to_string(&log).unwrap_or_default();
-            text.lines()
-                .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-                .find_map(|line| Some(line["address"].as_str()?.to_owned()))
-        };
-        self.until("its address", async || said().is_some()).await;
-        format!("http://{}", said().expect("an address"))
+        let line = self.until_says("serving HTTP").await;
+        format!("http://{}", line["address"].as_str().expect("an address"))
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -259,6 +257,14 @@ impl Drop for Daemon {
             eprintln!("the log of penstock ends with:\n{}", last.join("\n"));
         }
     }
+}
+
+fn lines(log: &Path, message: &str) -> Vec<Value> {
+    let text = std::fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let parse = |line: &str| serde_json::from_str::<Value>(line).ok();
+    let lines = text.lines().filter_map(parse);
+    lines.filter(|line| line["message"] == message).collect()
 }
 
 /// The body of a GET on a Unix socket, if it is answered with 200.

@@ -57,10 +57,7 @@ impl<'a> Truth<'a> {
             let path = (commit.repo, op.collection, op.rkey);
             let path = (path.0.to_owned(), path.1.to_owned(), path.2.to_owned());
             let (rev, put) = (commit.rev, op.record.is_some());
-            self.ops
-                .entry(path)
-                .or_default()
-                .push(Op { seq, rev, put });
+            self.ops.entry(path).or_default().push(Op { seq, rev, put });
         }
     }
 
