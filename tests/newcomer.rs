@@ -88,6 +88,9 @@ async fn records_are_seen_and_a_restart_goes_on() {
         })
         .await;
     daemon.until_durable(truth.last_seq()).await;
+    let line = daemon.until_says("following the relay").await;
+    assert!(line["watermark"].as_u64() > Some(0), "{line}");
+    assert!(line["frames_per_second"].as_u64() > Some(0), "{line}");
 
     let record = shown(&world);
     let Record {

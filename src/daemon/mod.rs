@@ -154,8 +154,8 @@ pub async fn run(
             }
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         },
-        found = failure.wait_for(Option::is_some) => {
-            found.map(drop).map_err(|_| Arc::new(StoreError::Closed))
+        found = async { failure.wait_for(Option::is_some).await.map(drop) } => {
+            found.map_err(|_| Arc::new(StoreError::Closed))
         }
         () = saving_ended.cancelled() => Ok(()),
         () = &mut overdue => {

@@ -13,6 +13,7 @@
 #[path = "../installed/mod.rs"]
 mod installed;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use installed::truth::Truth;
@@ -159,4 +160,34 @@ async fn nothing_is_lost_however_often_it_is_killed() {
     daemon.until_durable(truth.last_seq()).await;
     daemon.stop().await;
     truth.is_held_in_the_end(&installation).await;
+}
+
+/// Killed at any point of its very first start, the next start makes what was not finished.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_was_half_made_is_made_anew() {
+    let world = world(7, 300);
+    let truth = Truth::of(&world);
+    let relay = RelayServer::start(&world, RelayOptions::default()).expect("a relay");
+    let mut found: BTreeMap<&str, u32> = BTreeMap::new();
+    for kill in 0..30 {
+        let installation = Installation::new(&relay);
+        let daemon = installation.start();
+        sleep(Duration::from_millis(2 * kill)).await;
+        daemon.kill().await;
+        let left = ["store/db", "store/creating", "store"];
+        let left = left
+            .into_iter()
+            .find(|name| installation.data().join(name).exists());
+        *found.entry(left.unwrap_or("nothing")).or_default() += 1;
+        let mut daemon = installation.start();
+        daemon.until_says("serving HTTP").await;
+        if kill % 10 == 9 {
+            daemon.until_durable(truth.last_seq()).await;
+            daemon.stop().await;
+            truth.is_held_in_the_end(&installation).await;
+        } else {
+            daemon.kill().await;
+        }
+    }
+    println!("the first starts left: {found:?}");
 }
