@@ -27,7 +27,7 @@ pub(super) async fn run(config: Config) -> Result<Exit, Failure> {
     tracing::info!(
         version = VERSION,
         worker = config.worker.id,
-        store = %storage::folder(&config).display(),
+        store = %config.store.embedded.dir.display(),
         "penstock starts"
     );
     let store = storage::open(&config).await?;

@@ -16,13 +16,13 @@ use crate::store::{Store, StoreError};
 use crate::telemetry::metrics as names;
 
 /// How often lags and queues are measured.
-const PERIOD: Duration = Duration::from_secs(1);
-/// The store's health and the recorder's upkeep come every so many periods,
-const HEALTH: u64 = 5;
+const PERIOD: Duration = Duration::from_millis(200);
+/// The store's health is asked for every so many periods,
+const HEALTH: u64 = 25;
 /// people hear how it goes every so many,
-const WORDS: u64 = 10;
+const WORDS: u64 = 50;
 /// and the reading of the ledger every so many.
-const LEDGER: u64 = 60;
+const LEDGER: u64 = 300;
 
 /// Measures what nobody counts.
 pub(crate) struct Gauges {
@@ -65,7 +65,7 @@ impl Gauges {
             }
             self.stream(&depth);
             crate::telemetry::flush_repeated();
-            if periods % WORDS == WORDS - 1 {
+            if (periods + 1).is_multiple_of(WORDS) {
                 told = self.tell(&depth, told);
             }
             // A store that fails here fails its writes as well, and those stop the daemon.

@@ -253,8 +253,11 @@ pub(crate) fn decode_options(config: &Config) -> DecodeOptions {
         VerifyCids::Records => Verify::Records,
         VerifyCids::None => Verify::None,
     };
+    // Making the JSON checks the record on the way.
+    let check_records = !config.store.json;
     DecodeOptions {
         verify,
+        check_records,
         ..DecodeOptions::default()
     }
 }

@@ -294,3 +294,23 @@ fn keyspace_options(name: &str, options: &EmbeddedOptions) -> KeyspaceCreateOpti
         _ => keyspace,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn collections_beyond_the_numbers_stay_text() {
+        let mut names = Names::default();
+        for at in 0..MAX_COLLECTIONS {
+            let nsid = format!("com.example.c{at}");
+            assert_eq!(names.code(&nsid), None);
+            let (id, code) = names.intern(&nsid);
+            assert_eq!(usize::from(id), at);
+            assert_eq!(names.name(&code), Some(nsid.clone()));
+            assert_eq!(names.code(&nsid), Some(code));
+        }
+        let code = names.code("com.example.late").unwrap();
+        assert_eq!(names.name(&code).as_deref(), Some("com.example.late"));
+    }
+}
