@@ -114,6 +114,7 @@ pub async fn run(
     // What people see of it.
     let serving = CancellationToken::new();
     let retrier = Retrier::new(store.clone(), clock.clone(), config);
+    let upkeep = rendering.clone();
     let state = ApiState {
         store: store.clone(),
         status: status.clone(),
@@ -123,7 +124,14 @@ pub async fn run(
         trusted: false,
     };
     let http = serve(config, state, &serving).await?;
-    let gauges = Gauges::new(store.clone(), status, progress.clone(), clock, slots);
+    let gauges = Gauges::new(
+        store.clone(),
+        status,
+        progress.clone(),
+        clock,
+        slots,
+        upkeep,
+    );
 
     // The work.
     let mut live = tokio::spawn(live.run(stop.child_token()));

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::faults::{Mark, Verdict};
-use super::metrics::LaneMetrics;
+use super::metrics::{LaneMetrics, Rows};
 use super::progress::Ticket;
 use super::router::{Chunk, LaneInput, Source};
 use super::writes::{Counts, Writer};
@@ -395,13 +395,15 @@ struct Delivery {
 
 impl Delivery {
     async fn run(self, batch: WriteBatch, began: Instant) {
+        let rows = Rows::of(&batch);
         match self.store.apply(batch).await {
             Ok(empty) => {
-                LaneMetrics::stored(began.elapsed());
+                LaneMetrics::stored(&rows, began.elapsed());
                 self.tickets.iter().for_each(|ticket| ticket.done());
                 let _ = self.spares.try_send(empty);
             }
             Err(error) => {
+                LaneMetrics::failed(&error);
                 self.failed.send_if_modified(|failed| {
                     let first = failed.is_none();
                     failed.get_or_insert_with(|| Arc::new(error));

@@ -6,7 +6,23 @@ use std::time::Duration;
 use metrics::Histogram;
 
 use super::writes::Counts;
+use crate::store::{StoreError, WriteBatch};
 use crate::telemetry::metrics as names;
+
+/// How many rows a batch writes, by table.
+pub(crate) struct Rows([(&'static str, u64); 4]);
+
+impl Rows {
+    pub fn of(batch: &WriteBatch) -> Self {
+        let repos = batch.revs().len() + batch.statuses().len() + batch.handles().len();
+        Self([
+            ("records", batch.records().len() as u64),
+            ("repos", repos as u64),
+            ("repairs", batch.repairs().len() as u64),
+            ("quarantine", batch.quarantined().len() as u64),
+        ])
+    }
+}
 
 /// What a lane counts between two batches.
 pub(crate) struct LaneMetrics {
@@ -74,8 +90,16 @@ impl LaneMetrics {
         }
     }
 
-    /// A batch became durable.
-    pub fn stored(took: Duration) {
+    /// A batch of these rows became durable.
+    pub fn stored(rows: &Rows, took: Duration) {
         names::STORE_WRITE.with([]).record(took);
+        for (table, count) in rows.0 {
+            names::STORE_WRITES.with([table]).increment(count);
+        }
+    }
+
+    /// The store refused a batch.
+    pub fn failed(error: &StoreError) {
+        names::STORE_ERRORS.with([error.kind()]).increment(1);
     }
 }

@@ -1,6 +1,7 @@
 //! From the socket to the lanes: one router per stream, on the reader's task.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam_channel::{Sender, TrySendError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -9,6 +10,7 @@ use super::progress::Ticket;
 use super::{Epochs, Point, Progress, Stream};
 use crate::decode::Peek;
 use crate::slot::{self, SlotSet};
+use crate::telemetry::metrics::{PIPELINE_FULL, SecondsCounter};
 
 /// Frames after which a chunk is handed over.
 const CHUNK_FRAMES: usize = 64;
@@ -75,6 +77,7 @@ pub struct Router {
     epochs: Arc<Epochs>,
     /// Up to where the stream was routed, told to the progress with each chunk.
     routed: Point,
+    full: SecondsCounter,
 }
 
 impl Router {
@@ -92,6 +95,7 @@ impl Router {
             open,
             epochs,
             routed: Point::default(),
+            full: SecondsCounter::new(PIPELINE_FULL.with([])),
         }
     }
 
@@ -181,6 +185,7 @@ impl Router {
         let bytes = u32::try_from(waiting.bytes.len())
             .unwrap_or(u32::MAX)
             .min(input.max_bytes);
+        let began = Instant::now();
         let frames = input
             .frames
             .clone()
@@ -193,6 +198,7 @@ impl Router {
             .acquire_many_owned(bytes)
             .await
             .map_err(|_| Stopped)?;
+        self.full.add(began.elapsed());
         let Some(mut chunk) = open.take() else {
             return Ok(());
         };
