@@ -78,7 +78,7 @@ const LABELS: &str = "
 | `table` | `records`, `repos`, `repairs`, `quarantine` |
 | `kind` of `store_errors_total` | `disk_full`, `corrupt`, `failed`, `refused`, `closed` |
 | `reason` of `relay_reconnects_total` | `closed`, `reset`, `timeout`, `too_large`, `protocol`, `text`, `refused`, `rate_limited`, `server_error`, `not_implemented`, `redirect`, `tls`, `dns`, `unreachable`, `error_frame` |
-| `reason` of `frames_skipped_total` | `slot` (another worker's), `poison` (passed by), `unreadable_message` |
+| `reason` of `frames_skipped_total` | `slot` (another worker's), `poison` (passed by), `unknown_type`, `reread` (dropped before a pause, read again after it) |
 | `reason` of `quarantined_total` | `bad_cbor`, `bad_field`, `bad_car`, `cid_mismatch`, `missing_block`, `bad_commit`, `future_rev`, `too_large` |
 | `reason` of `record_faults_total` | `not_cbor`, `too_deep`, `not_canonical`, `bad_value`, `not_map` |
 | `reason` of `repairs_pending` | `quarantined`, `sync`, `too_big`, `deleted`, `account_time`, `account_stale` |

@@ -140,8 +140,8 @@ impl<'a> History<'a> {
             return;
         }
         let (time, micros) = self.account_time(at);
-        if let (Some(micros), Some(handle)) = (micros, &handle) {
-            self.tracker.handle(at, micros, handle);
+        if let Some(handle) = &handle {
+            self.tracker.handle(at, micros.unwrap_or(0), handle);
         }
         let actor = &mut self.actors[at];
         let message = message::identity(at, &actor.repo.did, &time, handle.as_deref());

@@ -1,9 +1,13 @@
 //! The daemon in this process against the simulated relay: what it holds in the end equals the oracle.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod bad_input;
+mod clock;
+mod fallback;
+mod numbers;
+mod pressure;
 mod worker;
 
-use penstock::clock::{Clock, SystemClock};
 use penstock::store::FactKind;
 use penstock_loadtest::{
     ConnectionFaults, DropKind, Pace, RelayOptions, RelayServer, StreamFaults, World, WorldSpec,
@@ -11,19 +15,15 @@ use penstock_loadtest::{
 
 use worker::Worker;
 
-fn spec(seed: u64, events: u64, faults: StreamFaults) -> WorldSpec {
-    WorldSpec {
+fn world(seed: u64, events: u64, faults: StreamFaults) -> World {
+    World::generate(&WorldSpec {
         seed,
         repos: 40,
         events,
         prefill: 200,
         faults,
         ..WorldSpec::default()
-    }
-}
-
-fn world(seed: u64, events: u64, faults: StreamFaults) -> World {
-    World::generate(&spec(seed, events, faults))
+    })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -142,41 +142,6 @@ async fn poison_is_passed_and_shown() {
         .filter(|fact| fact.kind == FactKind::Passed)
         .count();
     assert_eq!(passed, 3, "{facts:?}");
-}
-
-/// A relay that lost its numbering refuses the old cursor, as the lexicon says, and must not be asked for it for ever.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_relay_that_counts_anew_is_a_new_generation() {
-    const TEN_MINUTES: u64 = 600_000_000;
-    let first = World::generate(&WorldSpec {
-        end: Some(SystemClock.now_micros() - TEN_MINUTES),
-        ..spec(7, 2_000, StreamFaults::default())
-    });
-    let second = world(8, 500, StreamFaults::default());
-    let relay = RelayServer::start(&first, RelayOptions::default()).unwrap();
-    let address = relay.url().replace("ws://", "").parse().unwrap();
-    let mut worker = Worker::start(&relay, &[]).await;
-    worker.until_seq(relay.head()).await;
-    let stopped = worker.stop().await;
-    drop(relay);
-
-    let options = RelayOptions {
-        listen: address,
-        ..RelayOptions::default()
-    };
-    let relay = RelayServer::start(&second, options).unwrap();
-    let mut worker = stopped.start(&relay, &[]).await;
-    let (store, head) = (stopped.store.clone(), relay.head());
-    let reached = async || {
-        let facts = store.facts().await.unwrap();
-        let anew = |fact: &penstock::store::Fact| fact.generation == 1 && fact.to_seq >= head;
-        facts.iter().any(anew)
-    };
-    worker.until(reached, "a new generation").await;
-    let mut both = second.oracle.as_ref().clone();
-    both.records.extend(first.oracle.records.clone());
-    both.repos.extend(first.oracle.repos.clone());
-    worker.stop().await.holds(&both).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,0 +1,370 @@
+//! The live stream: from the relay's socket to the lanes, over disconnects, jumps, poison and pauses.
+//!
+//! Here is the way of a frame; where streams go on is in `position`, and when nothing is read in `pause`.
+
+mod pause;
+mod position;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::metrics::StreamMetrics;
+use super::recorder::Recorder;
+use super::status::{Pause, Status};
+use super::times::Times;
+use crate::clock::Clock;
+use crate::decode::{self, Decoder, Event, Kind, Peek};
+use crate::ledger::Resume;
+use crate::ledger::continuity::Step;
+use crate::pipeline::{Faults, Point, Progress, Router};
+use crate::relay::{DisconnectReason, FailedAttempt, Lost, RelayUrl, Signal, Subscription};
+use crate::slot::SlotSet;
+use crate::store::{Fact, StoreError};
+use crate::telemetry::repeated;
+use position::Current;
+
+/// How long a frame may wait for more before its chunk is handed over.
+const FLUSH_AFTER: Duration = Duration::from_millis(1);
+/// While the socket never runs dry, every so many frames others get their turn.
+const TURN: u64 = 256;
+/// Every so many frames one `time` is read; all are while frames are rare.
+const SAMPLE: u64 = 16;
+/// Breaks at one cursor after which the frame behind it is passed.
+const STRIKES: u32 = 3;
+
+/// What the live stream is made of.
+pub(crate) struct LiveParts {
+    pub subscription: Subscription,
+    pub router: Router,
+    pub recorder: Arc<Recorder>,
+    pub faults: Arc<Faults>,
+    pub status: Arc<Status>,
+    pub clock: Arc<dyn Clock>,
+    pub slots: SlotSet,
+    /// The collections that are stored, as the configuration spells them.
+    pub filter: String,
+    /// Where nothing is held: begin at the oldest frame that the relay has, not at its head.
+    pub from_oldest: bool,
+    /// How far the frames' times may be ahead of our clock.
+    pub clock_ahead: Duration,
+}
+
+/// The live stream of this worker.
+pub(crate) struct Live {
+    parts: LiveParts,
+    progress: Arc<Progress>,
+    watched: watch::Sender<Arc<Progress>>,
+    /// Where each relay goes on; the current one's is in `continuity`.
+    tails: HashMap<String, Resume>,
+    current: Option<Current>,
+    /// How often each relay said that our cursor is ahead of it, since its stream went on.
+    future_cursors: HashMap<String, u32>,
+    times: Times,
+    metrics: StreamMetrics,
+    /// Reads the messages that are for the reader: errors and information.
+    decoder: Decoder,
+    frames: u64,
+    flush_at: Option<Instant>,
+    strikes: (u64, u32),
+}
+
+/// Why reading stopped.
+enum Stop {
+    /// The connection is gone.
+    Lost(Lost),
+    /// The process stops.
+    Shutdown,
+    /// Ingestion pauses.
+    Pause(Pause),
+}
+
+impl Live {
+    /// A stream that goes on where these facts end. The progress can be watched.
+    pub fn new(parts: LiveParts, facts: &[Fact]) -> (Self, watch::Receiver<Arc<Progress>>) {
+        let progress = Arc::new(Progress::default());
+        let (watched, watching) = watch::channel(progress.clone());
+        let mut live = Self {
+            parts,
+            progress,
+            watched,
+            tails: HashMap::new(),
+            current: None,
+            future_cursors: HashMap::new(),
+            times: Times::default(),
+            metrics: StreamMetrics::new("live"),
+            decoder: Decoder::new(decode::DecodeOptions::default()),
+            frames: 0,
+            flush_at: None,
+            strikes: (0, 0),
+        };
+        live.go_on_behind(facts);
+        (live, watching)
+    }
+
+    /// Follows the relay until the shutdown, then flushes what was read. The router is gone afterwards.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), StoreError> {
+        while let Some(()) = self.connect(&shutdown).await {
+            match self.read(&shutdown).await {
+                Stop::Lost(lost) => self.lost(lost).await,
+                Stop::Shutdown => break,
+                Stop::Pause(pause) => self.pause(pause, &shutdown).await?,
+            }
+        }
+        self.flush().await;
+        self.parts.subscription.close().await;
+        Ok(())
+    }
+
+    /// Connects; `None` at the shutdown.
+    async fn connect(&mut self, shutdown: &CancellationToken) -> Option<()> {
+        // The subscription asks for cursors while it is borrowed: they are worked out before.
+        let cursors: HashMap<String, Option<u64>> = self
+            .parts
+            .subscription
+            .relays()
+            .map(|relay| (relay.host(), self.cursor(&relay.host())))
+            .collect();
+        let resume = |url: &RelayUrl| cursors.get(&url.host()).copied().flatten();
+        let Self { parts, metrics, .. } = self;
+        let status = parts.status.clone();
+        let failed = |attempt: &FailedAttempt| {
+            metrics.reconnect(&attempt.relay.host(), attempt.reason.as_str());
+            status.disconnected(format!("{}: {}", attempt.relay, attempt.detail));
+            if let Some(held_back) = repeated("connect", attempt.reason.as_str()) {
+                tracing::warn!(relay = %attempt.relay, reason = %attempt.reason, detail = %attempt.detail,
+                    retry_in = ?attempt.retry_in, next = %attempt.next, held_back, "could not connect");
+            }
+        };
+        let connected = tokio::select! {
+            connected = parts.subscription.connect(resume, failed) => connected,
+            () = shutdown.cancelled() => return None,
+        };
+        if let Some(held_back) = repeated("connected", &connected.relay.host()) {
+            tracing::info!(relay = %connected.relay, cursor = connected.cursor, held_back, "connected");
+        }
+        self.parts.status.connected(&connected.relay.host());
+        self.metrics.connected(&connected.relay.host(), true);
+        self.enter(&connected.relay.host());
+        Some(())
+    }
+
+    /// Reads until the connection ends or something stops it.
+    async fn read(&mut self, shutdown: &CancellationToken) -> Stop {
+        loop {
+            let signal = match self.parts.subscription.next_ready() {
+                Some(signal) => signal,
+                None => match self.wait(shutdown).await {
+                    Ok(Some(signal)) => signal,
+                    Ok(None) => continue,
+                    Err(stop) => return stop,
+                },
+            };
+            let frame = match signal {
+                Signal::Frame(frame) => frame,
+                Signal::Lost(lost) => return Stop::Lost(lost),
+            };
+            if let Err(stop) = self.take(&frame, shutdown).await {
+                return stop;
+            }
+            if self.frames.is_multiple_of(TURN) {
+                if let Some(stop) = self.must_stop(shutdown) {
+                    return stop;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// The socket is dry: hands over what waited long enough, and waits for more. `None`: look again.
+    async fn wait(&mut self, shutdown: &CancellationToken) -> Result<Option<Signal>, Stop> {
+        if let Some(stop) = self.must_stop(shutdown) {
+            return Err(stop);
+        }
+        if self.flush_at.is_none() && self.parts.router.has_open() {
+            self.flush_at = Some(Instant::now() + FLUSH_AFTER);
+        }
+        let flush_at = self.flush_at.unwrap_or_else(Instant::now);
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep_until(flush_at), if self.flush_at.is_some() => {
+                self.flush().await;
+                Ok(None)
+            }
+            signal = self.parts.subscription.next() => Ok(Some(signal)),
+            () = shutdown.cancelled() => Err(Stop::Shutdown),
+            () = self.parts.faults.wait() => Ok(None),
+        }
+    }
+
+    fn must_stop(&self, shutdown: &CancellationToken) -> Option<Stop> {
+        if shutdown.is_cancelled() {
+            return Some(Stop::Shutdown);
+        }
+        self.must_pause().map(Stop::Pause)
+    }
+
+    /// Takes one frame in.
+    async fn take(&mut self, frame: &[u8], shutdown: &CancellationToken) -> Result<(), Stop> {
+        let peek = decode::peek(frame);
+        self.frames += 1;
+        self.metrics.frame(frame.len());
+        if matches!(peek.kind, Kind::Error | Kind::Info) && self.message(frame)? {
+            return Ok(());
+        }
+        let step = self.judge(frame, &peek);
+        self.follow(step).await?;
+        let Some(current) = self.current.as_ref() else {
+            return Ok(());
+        };
+        let route = self
+            .parts
+            .router
+            .route(frame, &peek, &current.source, &self.progress);
+        // A full queue must not keep the process from stopping. What was routed so far stays in the router.
+        let taken = tokio::select! {
+            biased;
+            taken = route => taken,
+            () = shutdown.cancelled() => return Err(Stop::Shutdown),
+        };
+        match taken {
+            Ok(true) => {}
+            Ok(false) => self.metrics.other_slot(),
+            Err(_) => return Err(Stop::Shutdown),
+        }
+        if !matches!(step, Step::Again | Step::Unproven) {
+            self.advance();
+        }
+        Ok(())
+    }
+
+    /// Judges how a frame goes on from the one before.
+    fn judge(&mut self, frame: &[u8], peek: &Peek<'_>) -> Step {
+        let time = self.sample(peek);
+        let (decoder, clock) = (&mut self.decoder, &self.parts.clock);
+        let sound = || {
+            let event = decoder.decode(frame, clock.now_micros());
+            event.is_ok_and(|event| !matches!(event, Event::Info(_) | Event::Error { .. }))
+        };
+        match self.current.as_mut() {
+            Some(current) => current.continuity.judge(peek.seq, time, sound),
+            None => Step::Unproven,
+        }
+    }
+
+    /// Notes up to where the stream was routed.
+    fn advance(&mut self) {
+        let Some(current) = &self.current else { return };
+        let seq = current.continuity.routed();
+        if !self.future_cursors.is_empty() {
+            self.future_cursors.remove(&current.relay);
+        }
+        let time = self.times.median();
+        self.parts.router.advance(Point { seq, time });
+        self.parts.subscription.progressed();
+        self.metrics.routed(seq);
+    }
+
+    /// Reads the time of some frames, and of all where a decision hangs on it.
+    fn sample(&mut self, peek: &Peek<'_>) -> Option<u64> {
+        let resuming = self
+            .current
+            .as_ref()
+            .is_some_and(|current| current.continuity.resuming());
+        let enough = !resuming && self.times.full() && self.parts.router.has_open();
+        if enough && !self.frames.is_multiple_of(SAMPLE) {
+            return None;
+        }
+        let time = peek.time.and_then(decode::time::parse_datetime)?;
+        self.times.sample(time, self.parts.clock.now_micros());
+        self.parts.status.newest(time);
+        self.parts.status.read(self.frames);
+        Some(time)
+    }
+
+    /// Reads a message that is for the reader; `false`: it is none, and goes the way of every frame that can't be read.
+    fn message(&mut self, frame: &[u8]) -> Result<bool, Stop> {
+        match self.decoder.decode(frame, self.parts.clock.now_micros()) {
+            Ok(Event::Error { error, message }) => {
+                tracing::warn!(error, message, "the relay sent an error");
+                self.metrics.event("error");
+                let future = error == "FutureCursor";
+                let (reason, detail) =
+                    (DisconnectReason::ErrorFrame, format!("{error}: {message}"));
+                if future {
+                    self.cursor_refused();
+                }
+                self.parts.subscription.disconnect(reason);
+                Err(Stop::Lost(Lost {
+                    reason,
+                    detail,
+                    poison: false,
+                }))
+            }
+            Ok(Event::Info(info)) => {
+                if let Some(held_back) = repeated("relay_info", info.name) {
+                    let (name, message) = (info.name, info.message);
+                    tracing::warn!(name, message, held_back, "the relay says");
+                }
+                self.metrics.event("info");
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Hands over all that waits.
+    async fn flush(&mut self) {
+        self.flush_at = None;
+        // The lanes only stop after their routers.
+        let _ = self.parts.router.flush(&self.progress).await;
+    }
+
+    /// The connection is gone. A frame that breaks it again and again is passed.
+    async fn lost(&mut self, lost: Lost) {
+        self.flush().await;
+        let Some(current) = self.current.as_mut() else {
+            return;
+        };
+        self.metrics.connected(&current.relay, false);
+        self.metrics.reconnect(&current.relay, lost.reason.as_str());
+        self.parts
+            .status
+            .disconnected(format!("{}: {}", lost.reason, lost.detail));
+        if let Some(held_back) = repeated("connection", lost.reason.as_str()) {
+            tracing::warn!(relay = current.relay, reason = %lost.reason, detail = lost.detail, held_back, "connection lost");
+        }
+        if !lost.poison {
+            return;
+        }
+        let at = current.continuity.routed();
+        let strikes = if self.strikes.0 == at {
+            self.strikes.1 + 1
+        } else {
+            1
+        };
+        self.strikes = (at, strikes);
+        if strikes < STRIKES && lost.reason != DisconnectReason::TooLarge {
+            return;
+        }
+        self.strikes = (at + 1, 0);
+        current.continuity.pass(at + 1);
+        let passed = Point {
+            seq: at + 1,
+            time: self.times.median(),
+        };
+        self.progress.pass(passed);
+        self.parts.router.advance(passed);
+        self.metrics.skipped("poison");
+        tracing::error!(
+            relay = current.relay,
+            seq = at + 1,
+            detail = lost.detail,
+            "passed a frame that can't be read: the ledger shows it"
+        );
+    }
+}

@@ -1,0 +1,137 @@
+//! Frames that can't be taken in: counted, kept with their bytes, never in the way of the good ones.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use penstock::store::{QuarantineEntry, Repair, Store};
+use penstock_loadtest::{RelayOptions, RelayServer, StreamFaults, World, WorldSpec};
+
+use crate::worker::{Stopped, Worker};
+
+fn world(seed: u64, events: u64, corrupt: f64) -> World {
+    World::generate(&WorldSpec {
+        seed,
+        repos: 200,
+        events,
+        prefill: 50,
+        faults: StreamFaults {
+            corrupt,
+            ..StreamFaults::default()
+        },
+        ..WorldSpec::default()
+    })
+}
+
+async fn quarantine(store: &dyn Store) -> Vec<QuarantineEntry> {
+    let (mut rows, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = store.quarantine(cursor.as_deref(), 10_000).await.unwrap();
+        rows.extend(page.items);
+        cursor = page.cursor;
+        if cursor.is_none() {
+            return rows;
+        }
+    }
+}
+
+async fn repairs(store: &dyn Store) -> Vec<Repair> {
+    let (mut rows, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = store.repairs(cursor.as_deref(), 10_000).await.unwrap();
+        rows.extend(page.items);
+        cursor = page.cursor;
+        if cursor.is_none() {
+            return rows;
+        }
+    }
+}
+
+/// Every bad frame has a row with its very bytes and a repair; no other frame has one.
+async fn all_are_quarantined(stopped: &Stopped, world: &World) {
+    let store = stopped.store.as_ref();
+    let mut wanted: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
+    for seq in &world.summary.corrupt_seqs {
+        let raw = world.log.payloads(world.log.position(*seq)).unwrap();
+        wanted.insert(raw[0].to_vec(), *seq);
+    }
+    let repairs: BTreeSet<_> = repairs(store)
+        .await
+        .into_iter()
+        .filter(|repair| repair.reason == "quarantined")
+        .map(|repair| (repair.did, repair.id))
+        .collect();
+    let rows = quarantine(store).await;
+    assert_eq!(
+        rows.len(),
+        wanted.len(),
+        "frames of equal bytes share a row"
+    );
+    for row in rows {
+        let (_, raw) = store.quarantined(&row.id).await.unwrap().unwrap();
+        assert!(wanted.contains_key(&raw), "{row:?} was not sent like this");
+        let did = row.did.clone().unwrap_or_default();
+        let asked = repairs.iter().any(|(of, id)| {
+            *of == did
+                && match row.seq {
+                    Some(seq) => id.contains(&format!("~{seq}~content")),
+                    None => id.contains("~x"),
+                }
+        });
+        assert!(asked, "no repair for {row:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_bad_frames_keep_nobody_from_the_good_ones() {
+    const PAUSE: Duration = Duration::from_millis(200);
+    let world = world(20, 14_000, 0.8);
+    assert!(world.summary.corrupt_total >= 10_000, "{:?}", world.summary);
+    assert!(
+        world.summary.corrupt.len() == penstock_loadtest::Corruption::ALL.len(),
+        "every class is there"
+    );
+    let relay = RelayServer::start(&world, RelayOptions::default()).unwrap();
+    let began = Instant::now();
+    let mut worker = Worker::start(&relay, &["faults.pause=200ms"]).await;
+    worker.until_seq(relay.head()).await;
+    let took = began.elapsed();
+    let stopped = worker.stop().await;
+    stopped.holds(&world.oracle).await;
+    all_are_quarantined(&stopped, &world).await;
+    // Every connection behind the first one is the end of a pause, after which none comes for six times as long.
+    let pauses = relay.connections() - 1;
+    let most = 1 + took.as_millis() / (7 * PAUSE.as_millis());
+    assert!(pauses >= 1, "so many bad frames pause it");
+    assert!(u128::from(pauses) <= most, "{pauses} pauses in {took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_few_bad_frames_pause_nothing() {
+    let world = world(21, 6_000, 0.02);
+    assert!(world.summary.corrupt_total > 50);
+    let relay = RelayServer::start(&world, RelayOptions::default()).unwrap();
+    let mut worker = Worker::start(&relay, &["faults.pause=1h"]).await;
+    worker.until_seq(relay.head()).await;
+    let stopped = worker.stop().await;
+    assert_eq!(relay.connections(), 1);
+    stopped.holds(&world.oracle).await;
+    all_are_quarantined(&stopped, &world).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_quarantined_before_the_pause_for_it() {
+    let world = world(22, 3_000, 1.0);
+    let relay = RelayServer::start(&world, RelayOptions::default()).unwrap();
+    let mut worker = Worker::start(&relay, &["faults.pause=1h"]).await;
+    worker
+        .until_unready("ingestion pauses: too many frames")
+        .await;
+    assert_eq!(quarantine(worker.store.as_ref()).await, []);
+    let stopped = worker.stop().await;
+    assert_eq!(quarantine(stopped.store.as_ref()).await, []);
+    let mut worker = stopped.start(&relay, &["faults.pause=100ms"]).await;
+    worker.until_seq(relay.head()).await;
+    let stopped = worker.stop().await;
+    stopped.holds(&world.oracle).await;
+    all_are_quarantined(&stopped, &world).await;
+}
