@@ -176,7 +176,7 @@ fn prepares_the_stream() {
     let spec = WorldSpec {
         seed: 80,
         repos: 500,
-        events: 40_000 * scale,
+        events: 80_000 * scale,
         prefill: 500,
         signatures: Signatures::Random,
         ..WorldSpec::default()
