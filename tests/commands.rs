@@ -6,11 +6,11 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use http::{ALICE, BOB, Site, cid, put, rev, status};
-use penstock::api::{Retry, RetryOutcome, UnixSocket};
+use http::{ALICE, BOB, Retrier, Site, cid, put, rev, status};
+use penstock::api::UnixSocket;
+use penstock::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use penstock::store::memory::MemoryStore;
-use penstock::store::{HandleWrite, Quarantined, Store, StoreError, WriteBatch};
+use penstock::store::{HandleWrite, Quarantined, Store, WriteBatch};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
@@ -49,6 +49,7 @@ fn penstock(dir: &Path, args: &[&str]) -> Command {
         .current_dir(dir)
         .env_clear()
         .env("DATA_DIR", dir.join("data"))
+        .env("PENSTOCK_QUARANTINE__MAX_BYTES", "8")
         .stdin(Stdio::null());
     command
 }
@@ -94,24 +95,6 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.stop.cancel();
-    }
-}
-
-/// Takes in frames whose first byte is `g`.
-struct Retrier(Arc<MemoryStore>);
-
-#[async_trait]
-impl Retry for Retrier {
-    async fn retry(&self, id: &str) -> Result<RetryOutcome, StoreError> {
-        let Some((entry, raw)) = self.0.quarantined(id).await? else {
-            return Ok(RetryOutcome::NotFound);
-        };
-        if raw.first() != Some(&b'g') {
-            let (reason, detail) = (entry.reason, entry.detail);
-            return Ok(RetryOutcome::Refused { reason, detail });
-        }
-        self.0.release_quarantined(id).await?;
-        Ok(RetryOutcome::Applied)
     }
 }
 
@@ -337,13 +320,71 @@ async fn no_command_makes_a_store() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_fails_is_reported() {
-    let daemon = Daemon::start().await;
-    let socket = daemon.dir.path().join("other.sock");
-    std::fs::write(&socket, "").unwrap();
+async fn a_daemon_that_hangs_up_means_try_again_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("other.sock");
+    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    tokio::spawn(async move { while listener.accept().await.is_ok() {} });
     let set = format!("http.socket={}", socket.display());
-    daemon
-        .run(&["dump", "--set", &set])
+    let ended = run(dir.path(), &["dump", "--set", &set]).await;
+    ended.ended(75, "does not answer on its socket");
+}
+
+#[tokio::test]
+async fn commands_open_the_store_where_no_daemon_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let options = || EmbeddedOptions {
+        min_free: 0,
+        quarantine_max_bytes: 8,
+        ..EmbeddedOptions::new(&data)
+    };
+    let store = EmbeddedStore::open(options()).unwrap();
+    fill(&store).await;
+
+    // In use, and nobody answers.
+    for args in [&["dump"][..], &["repos"], &["quarantine", "list"]] {
+        let ended = run(dir.path(), args).await;
+        ended.ended(75, "in use by another process");
+        assert!(ended.err.contains("penstock.sock"), "{}", ended.err);
+    }
+    store.close().await.unwrap();
+    drop(store);
+    check_reads(dir.path()).await;
+
+    // What a killed daemon leaves behind is no hindrance.
+    drop(std::os::unix::net::UnixListener::bind(data.join("penstock.sock")).unwrap());
+    assert_eq!(run(dir.path(), &["dump"]).await.lines().len(), 3);
+}
+
+#[tokio::test]
+async fn a_store_that_fails_is_named_to_its_operator_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(EmbeddedOptions {
+        min_free: 0,
+        ..EmbeddedOptions::new(dir.path())
+    });
+    let store = Arc::new(store.unwrap());
+    store.close().await.unwrap();
+    let site = Site::over(store).await;
+    let public = format!("/xrpc/com.atproto.sync.getRepoStatus?did={ALICE}");
+    site.get(&public)
         .await
-        .ended(1, "other.sock");
+        .is_error(503, "StoreUnavailable", "the log of the daemon");
+    site.get("/xrpc/com.atproto.sync.listRepos")
+        .await
+        .is_error(503, "StoreUnavailable", "log");
+    site.get("/admin/repos")
+        .await
+        .is_error(503, "StoreUnavailable", "the store is closed");
+    site.get("/admin/records")
+        .await
+        .is_error(503, "StoreUnavailable", "the store is closed");
+    site.get("/admin/quarantine")
+        .await
+        .is_error(503, "StoreUnavailable", "the store is closed");
+    site.get("/readyz")
+        .await
+        .is_error(503, "NotReady", "the store");
+    assert_eq!(site.get("/healthz").await.status, 200);
 }

@@ -1,7 +1,7 @@
 //! Convergence: the same writes in any order, any number of times, from several workers, give the same store, and the
 //! embedded store says the same as the oracle in memory, also after it was closed, opened and compacted.
 //!
-//! `PENSTOCK_TEST_SCALE` multiplies the number of histories (default 1: 48 of them); `PENSTOCK_TEST_SEED` chooses them.
+//! `PENSTOCK_TEST_SCALE` multiplies the number of histories (default 1: 200 of them); `PENSTOCK_TEST_SEED` chooses them.
 
 use std::sync::Arc;
 
@@ -433,7 +433,7 @@ fn any_order_of_any_history_gives_the_same_store() {
     let seed = u64::from(number("PENSTOCK_TEST_SEED", 20_261_123));
     println!("PENSTOCK_TEST_SEED={seed}");
     let config = Config {
-        cases: 48 * number("PENSTOCK_TEST_SCALE", 1),
+        cases: 200 * number("PENSTOCK_TEST_SCALE", 1),
         rng_seed: RngSeed::Fixed(seed),
         failure_persistence: None,
         max_shrink_iters: 60,

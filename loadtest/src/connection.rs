@@ -132,7 +132,8 @@ async fn feed(
                 socket.get_mut().write_all(&wire).await?;
             }
             Some(Fault::Stall(time)) => {
-                if stall(socket, time).await.is_break() {
+                let gone = stall(socket, time).await.is_break();
+                if gone {
                     return Ok(());
                 }
             }

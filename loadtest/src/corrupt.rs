@@ -147,6 +147,9 @@ pub fn mutate(class: Corruption, good: &[u8], now: u64, rng: &mut ChaCha8Rng) ->
 /// Bytes of the header `{"t":"#commit","op":1}`.
 const HEADER: usize = 15;
 
+/// A revision that no history of these days has, in microseconds.
+const LONG_AGO: u64 = 1_500_000_000_000_000;
+
 fn find(bytes: &[u8], pattern: &[u8]) -> Option<usize> {
     bytes
         .windows(pattern.len())
@@ -226,13 +229,9 @@ fn structure(class: Corruption, pairs: &mut Pairs, now: u64, rng: &mut ChaCha8Rn
             ]);
             set(pairs, "repo", Cbor::Text(did.to_owned()));
         }
-        RevMismatch => set(
-            pairs,
-            "rev",
-            Cbor::Text(Tid::new(now - 86_400_000_000, 31).to_string()),
-        ),
+        RevMismatch => set(pairs, "rev", Cbor::Text(Tid::new(LONG_AGO, 31).to_string())),
         WrongRoot => {
-            let other = Cid::of(&now.to_be_bytes());
+            let other = Cid::of(b"another commit");
             change_car(pairs, |car| car.root = other);
         }
         FlippedByte => {

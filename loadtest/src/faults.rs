@@ -103,10 +103,10 @@ impl Plan {
     /// Follows changes of the settings.
     pub(crate) fn update(&mut self, faults: &ConnectionFaults, sent: u64) {
         let every = [faults.drop_every, faults.stall_every, faults.text_every];
-        for at in 0..3 {
-            if self.made_from[at] != every[at] {
-                self.made_from[at] = every[at];
-                self.due[at] = self.draw(every[at], sent);
+        for (at, every) in every.into_iter().enumerate() {
+            if self.made_from[at] != every {
+                self.made_from[at] = every;
+                self.due[at] = self.draw(every, sent);
             }
         }
     }

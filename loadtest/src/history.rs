@@ -8,36 +8,18 @@ use std::sync::Arc;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::actor::{Actor, templates};
 use crate::dagcbor::{Cid, Value};
 use crate::datetime;
 use crate::message::{self, CommitText, Message, OpText, Sloppiness};
-use crate::mst::{Mst, TreeError};
+use crate::mst::TreeError;
 use crate::oracle::Tracker;
 use crate::records::{self, Oddity};
-use crate::repo::{CommitBlock, Curve, Key, Repo, car};
+use crate::repo::{CommitBlock, car};
 use crate::tid::Tid;
 use crate::world::{Summary, WorldSpec};
 
-const TEMPLATES: usize = 4;
 const STATUSES: [&str; 4] = ["deactivated", "takendown", "suspended", "deleted"];
-
-/// An account as its host has it.
-pub(crate) struct Actor {
-    pub repo: Repo,
-    pub handle: String,
-    /// Whether its first event was sent.
-    born: bool,
-    active: bool,
-    /// Paths that can be updated or deleted; not all of those from before the history.
-    paths: Vec<Arc<str>>,
-    /// A path to create again with the next commit.
-    recreate: Option<Arc<str>>,
-}
-
-struct Template {
-    tree: Mst,
-    paths: Vec<Arc<str>>,
-}
 
 pub(crate) struct History<'a> {
     spec: &'a WorldSpec,
@@ -158,8 +140,8 @@ impl<'a> History<'a> {
             return;
         }
         let (time, micros) = self.account_time(at);
-        if let (Some(micros), Some(handle)) = (micros, &handle) {
-            self.tracker.handle(at, micros, handle);
+        if let Some(handle) = &handle {
+            self.tracker.handle(at, micros.unwrap_or(0), handle);
         }
         let actor = &mut self.actors[at];
         let message = message::identity(at, &actor.repo.did, &time, handle.as_deref());
@@ -454,70 +436,6 @@ impl<'a> History<'a> {
             record: Some((value, block)),
         })
     }
-}
-
-impl Actor {
-    fn new(
-        rng: &mut ChaCha8Rng,
-        spec: &WorldSpec,
-        at: usize,
-        templates: &[Template],
-        start: u64,
-    ) -> Self {
-        let did = match rng.random_range(0..50) {
-            0 => format!("did:web:{}.example.com", records::letters(rng, 8)),
-            _ => format!("did:plc:{}", records::letters(rng, 24)),
-        };
-        let mut secret = [0; 32];
-        rng.fill_bytes(&mut secret);
-        let curve = match rng.random_bool(spec.p256) {
-            true => Curve::P256,
-            false => Curve::K256,
-        };
-        let fresh = rng.random_bool(spec.fresh);
-        let template = &templates[rng.random_range(0..templates.len())];
-        let mut repo = Repo {
-            did,
-            key: Key::new(curve, secret),
-            tree: Mst::default(),
-            head: None,
-        };
-        let mut paths = Vec::new();
-        if !fresh {
-            repo.tree = template.tree.clone();
-            paths = template.paths.clone();
-            let rev = Tid::new(start - rng.random_range(1..3_600_000_000), rng.next_u64());
-            repo.head = Some((rev, repo.tree.root()));
-        }
-        Self {
-            repo,
-            handle: format!("user{at}.bsky.social"),
-            born: false,
-            active: true,
-            paths,
-            recreate: None,
-        }
-    }
-}
-
-/// Trees that older accounts begin with, of different sizes around `prefill` records.
-fn templates(rng: &mut ChaCha8Rng, prefill: usize, start: u64) -> Result<Vec<Template>, TreeError> {
-    (0..TEMPLATES)
-        .map(|at| {
-            let count = prefill * (at + 1) * 2 / (TEMPLATES + 1);
-            let mut tree = Mst::default();
-            let mut paths = Vec::new();
-            for _ in 0..count {
-                let micros = start - rng.random_range(3_600_000_000..20_000_000_000_000);
-                let draft = records::draft(rng, micros);
-                tree.insert(draft.path.clone(), records::some_cid(rng))?;
-                if paths.len() < 40 && paths.iter().all(|path| *path != draft.path) {
-                    paths.push(draft.path);
-                }
-            }
-            Ok(Template { tree, paths })
-        })
-        .collect()
 }
 
 fn sloppiness(rng: &mut ChaCha8Rng) -> Sloppiness {

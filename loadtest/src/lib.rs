@@ -11,6 +11,7 @@
 //! println!("follow {}", relay.url());
 //! ```
 
+mod actor;
 mod check;
 mod connection;
 pub mod corrupt;
@@ -27,6 +28,7 @@ mod oracle;
 mod records;
 mod relay;
 pub mod repo;
+pub mod speed;
 mod tid;
 mod world;
 

@@ -1,8 +1,9 @@
 //! What a consumer that saw every event from the first on must hold in the end.
 //!
 //! Kept beside the generation and from its own values, never from the frames: a commit applies whatever the account's
-//! status is, the newest `rev` wins; of statuses and handles the newest `time` wins, and those without a readable time do
-//! not count. Written to and read from JSON lines, records as a `dump` prints them with `"kind":"record"` before, and
+//! status is, the newest `rev` wins; of statuses and handles the newest `time` wins. A status without a readable time does
+//! not count; a handle without one is older than any other (an only handle is better than none), and of several such the
+//! greatest counts. Written to and read from JSON lines, records as a `dump` prints them with `"kind":"record"` before, and
 //! repositories with `"kind":"repo"`.
 
 use std::collections::{BTreeMap, HashMap};
@@ -206,10 +207,12 @@ impl Tracker {
         }
     }
 
+    /// A handle that an event said; 0 microseconds if its time can't be read.
     pub(crate) fn handle(&mut self, repo: usize, micros: u64, handle: &str) {
         let held = &mut self.accounts[repo].handle;
-        if held.as_ref().is_none_or(|(time, _)| *time < micros) {
-            *held = Some((micros, handle.to_owned()));
+        let said = (micros, handle.to_owned());
+        if held.as_ref().is_none_or(|held| *held < said) {
+            *held = Some(said);
         }
     }
 

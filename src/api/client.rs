@@ -65,6 +65,8 @@ impl Client {
         let client = reqwest::Client::builder()
             .unix_socket(path)
             .no_proxy()
+            // A connection of its own for each request: none is closed by its age under a request that is on its way.
+            .pool_max_idle_per_host(0)
             .connect_timeout(CONNECT)
             .timeout(TRUSTED_REQUEST + CONNECT)
             .build();

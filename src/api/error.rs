@@ -62,7 +62,14 @@ impl ApiError {
 
     /// The store's own words, for those who run it.
     pub(crate) fn store(error: StoreError) -> Self {
-        Self::unavailable(error.to_string())
+        match &error {
+            StoreError::Query(_) | StoreError::Refused(_) => Self::invalid(error.to_string()),
+            StoreError::Corrupt { .. } | StoreError::Format { .. } => {
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                Self::new(status, "StoreCorrupt", error.to_string())
+            }
+            _ => Self::unavailable(error.to_string()),
+        }
     }
 
     fn unavailable(message: impl Into<String>) -> Self {

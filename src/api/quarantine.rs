@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -157,10 +157,11 @@ pub(crate) async fn list(
 /// `GET /admin/quarantine/{id}`: one row with its raw bytes.
 pub(crate) async fn show(
     State(state): State<Arc<ApiState>>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     params: Params,
 ) -> Result<Response, ApiError> {
     params.only(&[])?;
+    let Path(id) = id.map_err(|rejection| ApiError::invalid(rejection.body_text()))?;
     let held = state.store.quarantined(&id).await;
     let held = held.map_err(ApiError::store)?;
     let (entry, raw) = held.ok_or_else(|| {

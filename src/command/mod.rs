@@ -203,10 +203,13 @@ fn start_logs(loaded: &Loaded, is_daemon: bool) -> Result<(), Failure> {
 }
 
 fn block_on(command: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .build()?
-        .block_on(command)
+        .build()?;
+    let end = runtime.block_on(command);
+    // A thread that is stuck in a system call must not keep the process: all that was promised is done.
+    runtime.shutdown_background();
+    end
 }
 
 #[cfg(test)]

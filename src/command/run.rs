@@ -1,6 +1,7 @@
 //! `penstock run`: the daemon.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -11,6 +12,9 @@ use crate::config::Config;
 use crate::daemon::{self, DaemonError};
 use crate::store::StoreError;
 use crate::telemetry::VERSION;
+
+/// How long the store may take to close: what it acknowledged is durable already.
+const CLOSE: Duration = Duration::from_secs(10);
 
 /// Runs until SIGTERM or SIGINT, then drains. A second signal ends the process at once.
 pub(super) async fn run(config: Config) -> Result<Exit, Failure> {
@@ -23,12 +27,15 @@ pub(super) async fn run(config: Config) -> Result<Exit, Failure> {
     tracing::info!(
         version = VERSION,
         worker = config.worker.id,
-        store = %storage::folder(&config).display(),
+        store = %config.store.embedded.dir.display(),
         "penstock starts"
     );
     let store = storage::open(&config).await?;
     daemon::run(&config, store.clone(), Arc::new(SystemClock), stop).await?;
-    store.close().await?;
+    match tokio::time::timeout(CLOSE, store.close()).await {
+        Ok(closed) => closed?,
+        Err(_) => tracing::warn!("the store is still busy: a restart reads a little more again"),
+    }
     Ok(Exit::Done)
 }
 

@@ -1,16 +1,10 @@
 //! Opens the embedded store that the configuration names.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::config::Config;
 use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use crate::store::{Store, StoreError};
-
-/// The store's own folder: beside it, `store.embedded.dir` holds the socket.
-pub(super) fn folder(config: &Config) -> PathBuf {
-    config.store.embedded.dir.join("store")
-}
 
 /// Opens the store, and makes it where there is none.
 pub(super) async fn open(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
@@ -22,7 +16,7 @@ pub(super) async fn open(config: &Config) -> Result<Arc<dyn Store>, StoreError> 
         cache_bytes: keys.cache,
         write_buffer_bytes: keys.write_buffer,
         quarantine_max_bytes: config.quarantine.max_bytes,
-        ..EmbeddedOptions::new(folder(config))
+        ..EmbeddedOptions::new(&keys.dir)
     };
     let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(options)).await;
     match opened {
@@ -33,7 +27,7 @@ pub(super) async fn open(config: &Config) -> Result<Arc<dyn Store>, StoreError> 
 
 /// Opens the store; `None` where there is none.
 pub(super) async fn open_existing(config: &Config) -> Result<Option<Arc<dyn Store>>, StoreError> {
-    if !folder(config).is_dir() {
+    if !EmbeddedStore::is_in(&config.store.embedded.dir)? {
         return Ok(None);
     }
     open(config).await.map(Some)

@@ -1,12 +1,14 @@
 //! What is measured now and then: lags, queues, the store's health, what is missing.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::status::Status;
+use crate::api::DaemonStatus;
 use crate::clock::Clock;
 use crate::ledger;
 use crate::pipeline::{Depth, Progress};
@@ -15,11 +17,13 @@ use crate::store::{Store, StoreError};
 use crate::telemetry::metrics as names;
 
 /// How often lags and queues are measured.
-const PERIOD: Duration = Duration::from_secs(1);
-/// The store's health and the recorder's upkeep come every so many periods,
-const HEALTH: u64 = 5;
+const PERIOD: Duration = Duration::from_millis(200);
+/// The store's health is asked for every so many periods,
+const HEALTH: u64 = 25;
+/// people hear how it goes every so many,
+const WORDS: u64 = 50;
 /// and the reading of the ledger every so many.
-const LEDGER: u64 = 60;
+const LEDGER: u64 = 300;
 
 /// Measures what nobody counts.
 pub(crate) struct Gauges {
@@ -29,6 +33,7 @@ pub(crate) struct Gauges {
     clock: Arc<dyn Clock>,
     slots: SlotSet,
     reasons: Vec<String>,
+    rendering: PrometheusHandle,
 }
 
 impl Gauges {
@@ -38,6 +43,7 @@ impl Gauges {
         progress: watch::Receiver<Arc<Progress>>,
         clock: Arc<dyn Clock>,
         slots: SlotSet,
+        rendering: PrometheusHandle,
     ) -> Self {
         Self {
             store,
@@ -46,6 +52,7 @@ impl Gauges {
             clock,
             slots,
             reasons: Vec::new(),
+            rendering,
         }
     }
 
@@ -54,6 +61,7 @@ impl Gauges {
         let mut tick = tokio::time::interval(PERIOD);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut periods = 0_u64;
+        let mut told = (Instant::now(), self.status.frames());
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
@@ -61,8 +69,13 @@ impl Gauges {
             }
             self.stream(&depth);
             crate::telemetry::flush_repeated();
+            if (periods + 1).is_multiple_of(WORDS) {
+                told = self.tell(&depth, told);
+            }
             // A store that fails here fails its writes as well, and those stop the daemon.
             if periods.is_multiple_of(HEALTH) {
+                // Samples of histograms wait in memory until then; nobody may ever ask for the metrics.
+                self.rendering.run_upkeep();
                 let _ = self.health().await;
             }
             if periods.is_multiple_of(LEDGER) {
@@ -94,6 +107,29 @@ impl Gauges {
             .set(gauge(bytes as u64));
     }
 
+    /// Says how it goes; `told` is when this was last said and how many frames there were.
+    fn tell(&self, depth: &Depth, told: (Instant, u64)) -> (Instant, u64) {
+        let (now, frames) = (Instant::now(), self.status.frames());
+        let trouble = self.status.not_ready();
+        if !trouble.is_empty() {
+            tracing::warn!(reason = trouble.join("; "), "not following the relay");
+            return (now, frames);
+        }
+        let watermark = self.progress.borrow().watermark();
+        let behind = self
+            .clock
+            .now_micros()
+            .saturating_sub(self.status.newest_time());
+        tracing::info!(
+            frames_per_second = per_second(frames.saturating_sub(told.1), now - told.0),
+            lag_seconds = (self.status.newest_time() > 0).then_some(behind / 1_000_000),
+            watermark = watermark.map(|at| at.seq),
+            queued = depth.queued().0,
+            "following the relay"
+        );
+        (now, frames)
+    }
+
     async fn health(&mut self) -> Result<(), StoreError> {
         let health = self.store.health().await?;
         for reason in self.reasons.drain(..) {
@@ -122,6 +158,12 @@ impl Gauges {
             .set(gauge(ledger::missing_seconds(&gaps)));
         Ok(())
     }
+}
+
+/// Rounded to whole ones.
+fn per_second(count: u64, time: Duration) -> u64 {
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
+    count.saturating_mul(1000) / millis
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a gauge")]

@@ -34,8 +34,8 @@ use gauges::Gauges;
 use live::{Live, LiveParts};
 use recorder::Recorder;
 
-/// How long the last facts may take: a store that hangs does not keep the process.
-const LAST_FACTS: Duration = Duration::from_secs(5);
+/// How long the last facts and answers may take: a store that hangs does not keep the process.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Why the daemon stopped, or did not start.
 #[derive(Debug, thiserror::Error)]
@@ -76,8 +76,8 @@ impl From<StoreError> for DaemonError {
     }
 }
 
-/// Runs a worker until `stop`, then drains: everything that was read becomes durable, and the facts say so. The store stays
-/// open.
+/// Runs a worker until `stop`, then drains: everything that was read becomes durable, and the facts say so. What takes longer
+/// than `shutdown.timeout` is left: it is read again. The store stays open.
 pub async fn run(
     config: &Config,
     store: Arc<dyn Store>,
@@ -115,6 +115,7 @@ pub async fn run(
     // What people see of it.
     let serving = CancellationToken::new();
     let retrier = Retrier::new(store.clone(), clock.clone(), config);
+    let upkeep = rendering.clone();
     let state = ApiState {
         store: store.clone(),
         status: status.clone(),
@@ -124,11 +125,17 @@ pub async fn run(
         trusted: false,
     };
     let http = serve(config, state, &serving).await?;
-    let gauges = Gauges::new(store.clone(), status, progress.clone(), clock, slots);
+    let gauges = Gauges::new(
+        store.clone(),
+        status,
+        progress.clone(),
+        clock,
+        slots,
+        upkeep,
+    );
 
     // The work.
-    let reading = stop.child_token();
-    let mut live = tokio::spawn(live.run(reading.clone()));
+    let mut live = tokio::spawn(live.run(stop.child_token()));
     let mut saving = tokio::spawn({
         let (recorder, progress, serving) = (recorder.clone(), progress.clone(), serving.clone());
         async move { recorder.run(progress, serving).await }
@@ -144,42 +151,42 @@ pub async fn run(
         },
         error = failed(failure.clone()) => Err(error),
         // The facts can't be written any more.
-        saved = &mut saving => Err(saved.ok().and_then(Result::err).map_or_else(|| Arc::new(StoreError::Closed), Arc::new)),
+        saved = &mut saving => {
+            let error = saved.ok().and_then(Result::err);
+            Err(Arc::new(error.unwrap_or(StoreError::Closed)))
+        }
         () = &mut overdue => Ok(false),
     };
 
     // The way out: reading has stopped; let the lanes finish, save what is durable.
     live.abort();
-    showing.abort();
     let drained = match read {
         Ok(true) => drain(pipeline, failure, overdue).await,
         Ok(false) => Ok(()),
         Err(error) => Err(error),
     };
     serving.cancel();
+    showing.abort();
     drained?;
-    let save = async {
+    let last_words = async {
         if !saving.is_finished() {
             let _ = (&mut saving).await;
         }
         let last = progress.borrow().clone();
         recorder.save(&last).await?;
-        Ok::<_, StoreError>(last)
+        if let Some(at) = last.watermark() {
+            tracing::info!(seq = at.seq, "stopped; a restart goes on behind this seq");
+        }
+        for server in http {
+            let _ = server.await;
+        }
+        Ok(())
     };
-    match tokio::time::timeout(LAST_FACTS, save).await {
-        Ok(last) => {
-            if let Some(at) = last?.watermark() {
-                tracing::info!(seq = at.seq, "stopped; a restart goes on behind this seq");
-            }
-        }
-        Err(_) => {
-            tracing::warn!("the store took no more facts: a restart goes on a little earlier")
-        }
-    }
-    for server in http {
-        let _ = server.await;
-    }
-    Ok(())
+    let ended = tokio::time::timeout(LAST_WORDS, last_words).await;
+    ended.unwrap_or_else(|_| {
+        tracing::warn!("the store does not answer: a restart goes on a little earlier");
+        Ok(())
+    })
 }
 
 /// Resolves with the error that the store failed with, if it ever does.
@@ -266,8 +273,11 @@ pub(crate) fn decode_options(config: &Config) -> DecodeOptions {
         VerifyCids::Records => Verify::Records,
         VerifyCids::None => Verify::None,
     };
+    // Making the JSON checks the record on the way.
+    let check_records = !config.store.json;
     DecodeOptions {
         verify,
+        check_records,
         ..DecodeOptions::default()
     }
 }

@@ -48,6 +48,7 @@ impl fmt::Display for Pause {
 pub struct Status {
     state: Mutex<State>,
     newest: AtomicU64,
+    frames: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -80,6 +81,16 @@ impl Status {
     /// A frame of this time (microseconds) came.
     pub fn newest(&self, time: u64) {
         self.newest.fetch_max(time, Ordering::Relaxed);
+    }
+
+    /// So many frames came so far; may trail by some.
+    pub fn read(&self, frames: u64) {
+        self.frames.store(frames, Ordering::Relaxed);
+    }
+
+    /// How many frames came so far.
+    pub fn frames(&self) -> u64 {
+        self.frames.load(Ordering::Relaxed)
     }
 
     /// The newest time of a frame, in microseconds; 0 before the first.

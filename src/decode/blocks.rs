@@ -4,7 +4,7 @@ use super::car::{Block, Car};
 use super::error::DecodeError;
 use super::ops::Span;
 use super::record::check_record;
-use super::{Cid, Reason, RecordFault, Verify};
+use super::{Cid, DecodeOptions, Reason, RecordFault, Verify};
 
 /// A block of the frame.
 #[derive(Debug, Clone, Copy)]
@@ -111,21 +111,25 @@ impl BlockTable {
         Ok(Some(entry.data))
     }
 
-    /// As [`BlockTable::block`], with the result of the data model check. The work is done once for each block, however
+    /// As [`BlockTable::block`], with the result of the data model check if it is asked for. The work is done once for each block, however
     /// many operations name it.
     pub(crate) fn record(
         &mut self,
         frame: &[u8],
         cid: Cid,
-        verify: Verify,
+        options: &DecodeOptions,
     ) -> Result<Option<(Span, Option<RecordFault>)>, DecodeError> {
         let Some(entry) = self.find(&cid) else {
             return Ok(None);
         };
-        entry.ensure_verified(frame, verify)?;
-        let fault = *entry
-            .checked
-            .get_or_insert_with(|| check_record(entry.data.of(frame)));
+        entry.ensure_verified(frame, options.verify)?;
+        let fault = if options.check_records {
+            *entry
+                .checked
+                .get_or_insert_with(|| check_record(entry.data.of(frame)))
+        } else {
+            None
+        };
         Ok(Some((entry.data, fault)))
     }
 }

@@ -185,8 +185,14 @@ impl<'a> Cursor<'a> {
     /// Reads text.
     #[inline]
     pub fn text(&mut self) -> Result<&'a str, CborError> {
+        std::str::from_utf8(self.text_bytes()?).map_err(|_| CborError::BadUtf8)
+    }
+
+    /// Reads text whose caller takes nothing but ASCII, and so checks the UTF-8.
+    #[inline]
+    pub(crate) fn text_bytes(&mut self) -> Result<&'a [u8], CborError> {
         let len = self.expect(TEXT)?;
-        std::str::from_utf8(self.take(len)?).map_err(|_| CborError::BadUtf8)
+        self.take(len)
     }
 
     /// Reads a byte string.

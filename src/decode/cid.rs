@@ -55,7 +55,7 @@ impl Cid {
     /// Parses the text form: `b` and lowercase unpadded base32.
     pub fn parse(text: &str) -> Option<Self> {
         let base32 = text.strip_prefix('b')?;
-        if base32.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        if text.len() != Self::TEXT_LEN || base32.bytes().any(|byte| byte.is_ascii_uppercase()) {
             return None;
         }
         let bytes = BASE32_NOPAD

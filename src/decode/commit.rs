@@ -33,8 +33,8 @@ impl<'a> CommitBlock<'a> {
             match cursor.key(&mut last)? {
                 b"did" => did = Some(cursor.text()?),
                 b"rev" => {
-                    let text = cursor.text()?;
-                    rev = Some(Tid::parse(text.as_bytes()).ok_or(CborError::WrongType)?);
+                    let text = cursor.text_bytes()?;
+                    rev = Some(Tid::parse(text).ok_or(CborError::WrongType)?);
                 }
                 b"data" => data = Some(cursor.cid()?),
                 b"prev" => {

@@ -67,7 +67,7 @@ pub struct OpView<'a> {
     pub rkey: &'a str,
     /// The record's CID and its bytes; `None` for a delete.
     pub record: Option<(Cid, &'a [u8])>,
-    /// How the record breaks the data model, if it does. It is stored all the same.
+    /// How the record breaks the data model, if it does and `DecodeOptions::check_records` is on. It is stored all the same.
     pub fault: Option<RecordFault>,
 }
 

@@ -3,10 +3,10 @@
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;
 
-/// Appends text with what JSON must have escaped (quote, backslash, control characters), without the quotes around it.
+/// Appends text (valid UTF-8) with what JSON must have escaped (quote, backslash, control characters), without the quotes around it.
 #[inline]
-pub(crate) fn write_text(text: &str, out: &mut Vec<u8>) {
-    let mut rest = text.as_bytes();
+pub(crate) fn write_text(text: &[u8], out: &mut Vec<u8>) {
+    let mut rest = text;
     loop {
         let Some((plain, special)) = rest.split_at_checked(plain_len(rest)) else {
             return;
@@ -98,7 +98,7 @@ mod tests {
             for before in 0..20 {
                 let text = format!("{}{special}{special}abcdefghi", "ö".repeat(before));
                 let mut out = b"\"".to_vec();
-                write_text(&text, &mut out);
+                write_text(text.as_bytes(), &mut out);
                 out.push(b'"');
                 let expected = serde_json::to_string(&text).unwrap();
                 assert_eq!(String::from_utf8(out).unwrap(), expected);

@@ -12,6 +12,7 @@ mod error;
 pub mod event;
 mod frame;
 mod json;
+mod message;
 mod ops;
 mod peek;
 mod record;

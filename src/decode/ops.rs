@@ -63,7 +63,7 @@ impl Op {
             match field("ops", cursor.key(&mut last))? {
                 b"cid" => cid = nullable("op cid", cursor, Cursor::cid)?,
                 b"path" => {
-                    let text = field("op path", cursor.text())?;
+                    let text = field("op path", cursor.text_bytes())?;
                     path = Some((text, Span::before(frame, cursor.rest().len(), text.len())));
                 }
                 b"prev" => drop(nullable("op prev", cursor, Cursor::cid)?),
@@ -73,13 +73,15 @@ impl Op {
         }
         let action = action.ok_or_else(|| DecodeError::missing("op action"))?;
         let (text, path) = path.ok_or_else(|| DecodeError::missing("op path"))?;
-        let (collection, rkey) = text
-            .split_once('/')
-            .ok_or_else(|| DecodeError::field("an op's path is not collection/rkey"))?;
-        if !syntax::is_nsid(collection) {
+        let slash = text.iter().position(|byte| *byte == b'/');
+        let Some((collection, [_, rkey @ ..])) = slash.and_then(|at| text.split_at_checked(at))
+        else {
+            return Err(DecodeError::field("an op's path is not collection/rkey"));
+        };
+        if !syntax::is_nsid_bytes(collection) {
             return Err(DecodeError::field("an op's collection is not an NSID"));
         }
-        if !syntax::is_rkey(rkey) {
+        if !syntax::is_rkey_bytes(rkey) {
             return Err(DecodeError::field("an op's rkey is not a record key"));
         }
         match (action, cid) {
@@ -101,10 +103,10 @@ impl Op {
 }
 
 fn read_action(cursor: &mut Cursor<'_>) -> Result<Action, DecodeError> {
-    match field("op action", cursor.text())? {
-        "create" => Ok(Action::Create),
-        "update" => Ok(Action::Update),
-        "delete" => Ok(Action::Delete),
+    match field("op action", cursor.text_bytes())? {
+        b"create" => Ok(Action::Create),
+        b"update" => Ok(Action::Update),
+        b"delete" => Ok(Action::Delete),
         _ => Err(DecodeError::field("an op's action is unknown")),
     }
 }

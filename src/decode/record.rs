@@ -169,17 +169,15 @@ impl<'a, const JSON: bool> Walk<'a, '_, JSON> {
     #[inline]
     fn text_chunk(&mut self, len: u64) -> Walked<()> {
         let bytes = self.take(len)?;
-        match std::str::from_utf8(bytes) {
-            Ok(text) => {
-                if JSON {
-                    write_text(text, self.out);
-                }
+        // Most text is ASCII, which is found out faster than that it is UTF-8.
+        if bytes.is_ascii() || std::str::from_utf8(bytes).is_ok() {
+            if JSON {
+                write_text(bytes, self.out);
             }
-            Err(_) => {
-                self.fault(RecordFault::BadValue);
-                if JSON {
-                    write_text(&String::from_utf8_lossy(bytes), self.out);
-                }
+        } else {
+            self.fault(RecordFault::BadValue);
+            if JSON {
+                write_text(String::from_utf8_lossy(bytes).as_bytes(), self.out);
             }
         }
         Ok(())

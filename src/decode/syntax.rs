@@ -47,15 +47,22 @@ const fn classes() -> [u8; 256] {
 }
 
 #[inline]
-fn is(byte: u8, class: u8) -> bool {
-    CLASSES
-        .get(usize::from(byte))
-        .is_some_and(|classes| classes & class != 0)
+fn class(byte: u8) -> u8 {
+    CLASSES.get(usize::from(byte)).copied().unwrap_or_default()
 }
 
 #[inline]
-fn all(bytes: &[u8], class: u8) -> bool {
-    bytes.iter().all(|byte| is(*byte, class))
+fn is(byte: u8, wanted: u8) -> bool {
+    class(byte) & wanted != 0
+}
+
+/// Looks at every byte whatever it finds: identifiers are short and nearly always good.
+#[inline]
+fn all(bytes: &[u8], wanted: u8) -> bool {
+    let common = bytes
+        .iter()
+        .fold(wanted, |common, byte| common & class(*byte));
+    common != 0
 }
 
 /// Whether the text is a DID.
@@ -86,48 +93,49 @@ pub(crate) fn is_did_bytes(text: &[u8]) -> bool {
 /// Whether the text is an NSID, such as a collection.
 #[inline]
 pub fn is_nsid(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    if bytes.len() > 317 {
-        return false;
-    }
-    let Some(dot) = bytes.iter().rposition(|byte| *byte == b'.') else {
-        return false;
-    };
-    let Some((authority, [_, name @ ..])) = bytes.split_at_checked(dot) else {
-        return false;
-    };
-    is_nsid_name(name) && is_nsid_authority(authority)
+    is_nsid_bytes(text.as_bytes())
 }
 
-fn is_nsid_name(name: &[u8]) -> bool {
-    let [first, rest @ ..] = name else {
+/// [`is_nsid`] of bytes; what it accepts is ASCII.
+#[inline]
+pub(crate) fn is_nsid_bytes(bytes: &[u8]) -> bool {
+    if bytes.len() > 317 || !bytes.first().is_some_and(|first| is(*first, LETTER)) {
         return false;
-    };
-    name.len() <= 63 && is(*first, LETTER) && all(rest, ALPHANUMERIC)
-}
-
-fn is_nsid_authority(authority: &[u8]) -> bool {
-    let mut labels = 0;
-    let mut valid = authority.first().is_some_and(|first| is(*first, LETTER));
-    for label in authority.split(|byte| *byte == b'.') {
-        labels += 1;
-        let (Some(first), Some(last)) = (label.first(), label.last()) else {
-            return false;
-        };
-        valid &= label.len() <= 63
-            && is(*first, ALPHANUMERIC)
-            && is(*last, ALPHANUMERIC)
-            && label
-                .iter()
-                .all(|byte| *byte == b'-' || is(*byte, ALPHANUMERIC));
     }
-    valid && labels >= 2
+    let (mut dots, mut start, mut before) = (0, 0, b'.');
+    let mut plain_name = true;
+    for (at, byte) in bytes.iter().enumerate() {
+        match byte {
+            b'.' => {
+                if matches!(before, b'.' | b'-') || at - start > 63 {
+                    return false;
+                }
+                (dots, start, plain_name) = (dots + 1, at + 1, true);
+            }
+            b'-' if before != b'.' => plain_name = false,
+            _ if is(*byte, ALPHANUMERIC) => {}
+            _ => return false,
+        }
+        before = *byte;
+    }
+    // The last label is the name: letters and digits, led by a letter.
+    let name = bytes.get(start..).unwrap_or_default();
+    dots >= 2
+        && plain_name
+        && (1..=63).contains(&name.len())
+        && name.first().is_some_and(|first| is(*first, LETTER))
 }
 
 /// Whether the text is a record key.
 #[inline]
 pub fn is_rkey(text: &str) -> bool {
-    (1..=512).contains(&text.len()) && all(text.as_bytes(), IN_RKEY) && text != "." && text != ".."
+    is_rkey_bytes(text.as_bytes())
+}
+
+/// [`is_rkey`] of bytes; what it accepts is ASCII.
+#[inline]
+pub(crate) fn is_rkey_bytes(text: &[u8]) -> bool {
+    (1..=512).contains(&text.len()) && all(text, IN_RKEY) && text != b"." && text != b".."
 }
 
 /// Whether the text is a TID.
@@ -188,4 +196,38 @@ pub fn is_cid(text: &str) -> bool {
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'='))
         && !text.starts_with("Qm")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agrees_with_atrium() {
+        let parts = [
+            "did:", "plc", "a.b.c", ".", "-", "x", "9", ":", "%", "_", "~", "B", "é", " ",
+        ];
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut accepted = [0; 3];
+        for _ in 0..50_000 {
+            let len = random.usize(0..7);
+            let mut text: String = (0..len)
+                .map(|_| parts[random.usize(0..parts.len())])
+                .collect();
+            if random.u8(0..50) == 0 {
+                text = text.repeat(random.usize(1..70));
+            }
+            let ours = [is_did(&text), is_nsid(&text), is_rkey(&text)];
+            let theirs = [
+                string::Did::new(text.clone()).is_ok(),
+                string::Nsid::new(text.clone()).is_ok(),
+                string::RecordKey::new(text.clone()).is_ok(),
+            ];
+            assert_eq!(ours, theirs, "{text:?}");
+            for (count, ours) in accepted.iter_mut().zip(ours) {
+                *count += usize::from(ours);
+            }
+        }
+        assert!(accepted.iter().all(|count| *count > 50), "{accepted:?}");
+    }
 }

@@ -18,6 +18,7 @@ use super::{Epochs, Faults, PipelineOptions, Stream};
 use crate::clock::Clock;
 use crate::decode::{self, Decoder, Event};
 use crate::store::{Store, StoreError, WriteBatch};
+use crate::telemetry::repeated;
 
 /// Suspects that a lane holds at most; beyond it the oldest is quarantined.
 const MAX_SUSPECTS: usize = 512;
@@ -339,7 +340,10 @@ impl Lane {
         };
         let peek = decode::peek(&suspect.frame);
         self.metrics.quarantined(suspect.reason);
-        tracing::debug!(reason = suspect.reason, detail = %suspect.detail, did = peek.did, seq = peek.seq, "quarantined");
+        if let Some(held_back) = repeated("quarantine", suspect.reason) {
+            tracing::warn!(reason = suspect.reason, detail = %suspect.detail, did = peek.did, seq = peek.seq, held_back,
+                "a frame went to the quarantine");
+        }
         writer.quarantine(
             &suspect.frame,
             &peek,

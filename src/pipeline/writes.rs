@@ -67,19 +67,17 @@ impl Writer<'_> {
                 counts.unwanted += 1;
                 continue;
             }
-            counts.add(&op);
+            let mut fault = op.fault;
             let body = op.record.map(|(cid, record)| {
-                let json = self.json.then(|| {
-                    json.clear();
-                    decode::record_to_json(record, json);
-                    json.as_slice()
-                });
-                RecordBody {
-                    cid,
-                    record,
-                    json: json.filter(|json| !json.is_empty()),
+                json.clear();
+                if self.json {
+                    // Says the same of the record as the check that was left out for it.
+                    fault = decode::record_to_json(record, json);
                 }
+                let json = Some(json.as_slice()).filter(|json| !json.is_empty());
+                RecordBody { cid, record, json }
             });
+            counts.add(op.action, fault);
             batch.put_record(RecordWrite {
                 did: commit.repo,
                 collection: op.collection,
@@ -259,12 +257,12 @@ impl Counts {
         self.faults.extend_from_slice(&other.faults);
     }
 
-    fn add(&mut self, op: &decode::OpView<'_>) {
-        match op.action {
+    fn add(&mut self, action: decode::Action, fault: Option<decode::RecordFault>) {
+        match action {
             decode::Action::Create => self.creates += 1,
             decode::Action::Update => self.updates += 1,
             decode::Action::Delete => self.deletes += 1,
         }
-        self.faults.extend(op.fault);
+        self.faults.extend(fault);
     }
 }

@@ -57,7 +57,7 @@ pub(super) fn check_batch(batch: &WriteBatch) -> Result<(), StoreError> {
     batch
         .quarantined()
         .iter()
-        .try_for_each(|row| text("quarantine id", &row.id, ID))
+        .try_for_each(|row| id("quarantine id", &row.id))
 }
 
 /// Refuses a removal that no store can hold.
@@ -98,7 +98,15 @@ fn repair(repair: &super::Repair) -> Result<(), StoreError> {
     if !repair.did.is_empty() {
         text("DID", &repair.did, DID)?;
     }
-    text("repair id", &repair.id, ID)
+    id("repair id", &repair.id)
+}
+
+/// Ids come last in keys and cursors, so nothing but their length matters.
+fn id(what: &str, id: &str) -> Result<(), StoreError> {
+    if id.is_empty() {
+        return Err(StoreError::Refused(format!("an empty {what}")));
+    }
+    length(what, id, ID)
 }
 
 fn scope(scope: &Scope) -> Result<(), StoreError> {

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
-use penstock::api::{ApiState, DaemonStatus, Retry, Tokens, router};
+use penstock::api::{ApiState, DaemonStatus, Retry, RetryOutcome, Tokens, router};
 use penstock::decode::{Cid, Tid};
 use penstock::store::memory::MemoryStore;
 use penstock::store::{
-    RecordBody, RecordWrite, RepoStatus, RevWrite, StatusWrite, Store, WriteBatch,
+    RecordBody, RecordWrite, RepoStatus, RevWrite, StatusWrite, Store, StoreError, WriteBatch,
 };
 use serde_json::Value;
 use tower::ServiceExt;
@@ -53,7 +53,14 @@ impl Site {
     /// As TCP serves it.
     pub async fn strangers(tokens: Tokens) -> Self {
         let store = Arc::new(MemoryStore::new());
-        Self::build(store, Some(Arc::new(NoRetry)), tokens, false)
+        Self::build(store.clone(), Some(Arc::new(Retrier(store))), tokens, false)
+    }
+
+    /// Routes over another store; [`Site::store`] is not it.
+    pub async fn over(store: Arc<dyn Store>) -> Self {
+        let unused = Arc::new(MemoryStore::new());
+        let status = Arc::new(Status::default());
+        Self::route(unused, status, store, None, Tokens::default(), true)
     }
 
     fn build(
@@ -63,8 +70,19 @@ impl Site {
         trusted: bool,
     ) -> Self {
         let status = Arc::new(Status::default());
+        Self::route(store.clone(), status, store, retry, tokens, trusted)
+    }
+
+    fn route(
+        store: Arc<MemoryStore>,
+        status: Arc<Status>,
+        served: Arc<dyn Store>,
+        retry: Option<Arc<dyn Retry>>,
+        tokens: Tokens,
+        trusted: bool,
+    ) -> Self {
         let router = router(ApiState {
-            store: store.clone(),
+            store: served,
             status: status.clone(),
             metrics: Arc::new(|| "penstock_up 1\n".to_owned()),
             retry,
@@ -126,15 +144,24 @@ impl Site {
     }
 }
 
-struct NoRetry;
+/// Takes in frames whose first byte is `g`.
+pub struct Retrier(pub Arc<MemoryStore>);
 
 #[async_trait::async_trait]
-impl Retry for NoRetry {
-    async fn retry(
-        &self,
-        _id: &str,
-    ) -> Result<penstock::api::RetryOutcome, penstock::store::StoreError> {
-        Ok(penstock::api::RetryOutcome::NotFound)
+impl Retry for Retrier {
+    async fn retry(&self, id: &str) -> Result<RetryOutcome, StoreError> {
+        let Some((entry, raw)) = self.0.quarantined(id).await? else {
+            return Ok(RetryOutcome::NotFound);
+        };
+        if entry.evicted {
+            return Ok(RetryOutcome::Evicted);
+        }
+        if raw.first() == Some(&b'g') {
+            self.0.release_quarantined(id).await?;
+            return Ok(RetryOutcome::Applied);
+        }
+        let (reason, detail) = (entry.reason, entry.detail);
+        Ok(RetryOutcome::Refused { reason, detail })
     }
 }
 

@@ -25,6 +25,7 @@ use crate::pipeline::{Faults, Point, Progress, Router};
 use crate::relay::{DisconnectReason, FailedAttempt, Lost, RelayUrl, Signal, Subscription};
 use crate::slot::SlotSet;
 use crate::store::{Fact, StoreError};
+use crate::telemetry::repeated;
 use position::Current;
 
 /// How long a frame may wait for more before its chunk is handed over.
@@ -134,14 +135,18 @@ impl Live {
         let failed = |attempt: &FailedAttempt| {
             metrics.reconnect(&attempt.relay.host(), attempt.reason.as_str());
             status.disconnected(format!("{}: {}", attempt.relay, attempt.detail));
-            tracing::warn!(relay = %attempt.relay, reason = %attempt.reason, detail = %attempt.detail,
-                retry_in = ?attempt.retry_in, next = %attempt.next, "could not connect");
+            if let Some(held_back) = repeated("connect", attempt.reason.as_str()) {
+                tracing::warn!(relay = %attempt.relay, reason = %attempt.reason, detail = %attempt.detail,
+                    retry_in = ?attempt.retry_in, next = %attempt.next, held_back, "could not connect");
+            }
         };
         let connected = tokio::select! {
             connected = parts.subscription.connect(resume, failed) => connected,
             () = shutdown.cancelled() => return None,
         };
-        tracing::info!(relay = %connected.relay, cursor = connected.cursor, "connected");
+        if let Some(held_back) = repeated("connected", &connected.relay.host()) {
+            tracing::info!(relay = %connected.relay, cursor = connected.cursor, held_back, "connected");
+        }
         self.parts.status.connected(&connected.relay.host());
         self.metrics.connected(&connected.relay.host(), true);
         self.enter(&connected.relay.host());
@@ -277,6 +282,7 @@ impl Live {
         let time = peek.time.and_then(decode::time::parse_datetime)?;
         self.times.sample(time, self.parts.clock.now_micros());
         self.parts.status.newest(time);
+        self.parts.status.read(self.frames);
         Some(time)
     }
 
@@ -326,7 +332,9 @@ impl Live {
         self.parts
             .status
             .disconnected(format!("{}: {}", lost.reason, lost.detail));
-        tracing::warn!(relay = current.relay, reason = %lost.reason, detail = lost.detail, "connection lost");
+        if let Some(held_back) = repeated("connection", lost.reason.as_str()) {
+            tracing::warn!(relay = current.relay, reason = %lost.reason, detail = lost.detail, held_back, "connection lost");
+        }
         if !lost.poison {
             return;
         }

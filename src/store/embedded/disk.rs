@@ -70,7 +70,10 @@ impl Folder {
     pub(super) fn adopt(&self, creating: &Path) -> Result<(), StoreError> {
         let put = || {
             fs::rename(creating, self.database())?;
-            File::open(&self.dir)?.sync_all()
+            let dir = self.dir.canonicalize()?;
+            File::open(&dir)?.sync_all()?;
+            dir.parent()
+                .map_or(Ok(()), |parent| File::open(parent)?.sync_all())
         };
         put().map_err(|error| io_error(&self.dir, &error))
     }
@@ -146,11 +149,23 @@ impl Folder {
     }
 }
 
+/// A daemon's socket stands in the store's folder unless the configuration says otherwise, and a killed one leaves it.
+fn is_socket_name(name: &std::ffi::OsStr) -> bool {
+    let name = name.to_str();
+    name.is_some_and(|name| name.starts_with("penstock") && name.ends_with(".sock"))
+}
+
+/// Whether a store was made in the folder. Makes nothing.
+pub(super) fn is_in(dir: &Path) -> Result<bool, StoreError> {
+    let found = dir.join("db").try_exists();
+    found.map_err(|error| io_error(dir, &error))
+}
+
 fn refuse_foreign(dir: &Path) -> Result<(), StoreError> {
     let entries = fs::read_dir(dir).map_err(|error| io_error(dir, &error))?;
     for entry in entries {
         let name = entry.map_err(|error| io_error(dir, &error))?.file_name();
-        if !KNOWN.iter().any(|known| name == *known) {
+        if !KNOWN.iter().any(|known| name == *known) && !is_socket_name(&name) {
             return Err(StoreError::Format {
                 dir: dir.display().to_string(),
                 found: format!("none, but other files ({})", name.display()),

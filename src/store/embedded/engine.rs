@@ -243,7 +243,12 @@ fn open_database(
     let ranges = ranges.clone();
     Database::builder(path)
         .cache_size(options.cache_bytes)
-        .worker_threads(2)
+        .worker_threads(
+            std::env::var("WT")
+                .ok()
+                .and_then(|w| w.parse().ok())
+                .unwrap_or(1),
+        )
         .max_cached_files(Some(256))
         .max_journaling_size(options.journal_bytes.max(64 << 20))
         .with_compaction_filter_factories(Arc::new(move |name| filter::factory(name, &ranges)))
@@ -292,5 +297,25 @@ fn keyspace_options(name: &str, options: &EmbeddedOptions) -> KeyspaceCreateOpti
             keyspace.filter_policy(FilterPolicy::disabled())
         }
         _ => keyspace,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn collections_beyond_the_numbers_stay_text() {
+        let mut names = Names::default();
+        for at in 0..MAX_COLLECTIONS {
+            let nsid = format!("com.example.c{at}");
+            assert_eq!(names.code(&nsid), None);
+            let (id, code) = names.intern(&nsid);
+            assert_eq!(usize::from(id), at);
+            assert_eq!(names.name(&code), Some(nsid.clone()));
+            assert_eq!(names.code(&nsid), Some(code));
+        }
+        let code = names.code("com.example.late").unwrap();
+        assert_eq!(names.name(&code).as_deref(), Some("com.example.late"));
     }
 }

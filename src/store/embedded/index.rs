@@ -134,15 +134,23 @@ fn start(code: &[u8], cursor: Option<&str>) -> Result<Bound<Vec<u8>>, StoreError
     Ok(behind(&key).map_or(Bound::Excluded(key), Bound::Included))
 }
 
+/// Time between two passes over the index.
+const PASS_PAUSE: Duration = Duration::from_secs(60);
+
 /// Sweeps until `stop` closes.
 pub(super) fn sweep(engine: &Arc<Engine>, jobs: &mpsc::Sender<Job>, stop: &Receiver<()>) {
     let mut from = Bound::Unbounded;
-    while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(SWEEP_PAUSE) {
+    let mut pause = SWEEP_PAUSE;
+    while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(pause) {
         if jobs.capacity() < jobs.max_capacity() {
             continue; // writes come first
         }
         match step(engine, from) {
             Ok((failed, next)) => {
+                pause = match next {
+                    Bound::Unbounded => PASS_PAUSE,
+                    _ => SWEEP_PAUSE,
+                };
                 from = next;
                 if !failed.is_empty() && jobs.blocking_send(Job::DropHints(failed)).is_err() {
                     return;

@@ -22,7 +22,7 @@ mod rows;
 mod writer;
 
 use std::ops::Bound;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -137,6 +137,15 @@ impl Drop for EmbeddedStore {
 }
 
 impl EmbeddedStore {
+    /// Whether a store was made in the folder; makes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Failed`] if the folder can't be looked into.
+    pub fn is_in(dir: &Path) -> Result<bool, StoreError> {
+        disk::is_in(dir)
+    }
+
     /// Opens a store, and makes it if its folder is empty.
     ///
     /// # Errors

@@ -219,12 +219,18 @@ impl Writer {
     fn wait_for_engine(&self) -> Result<(), StoreError> {
         let engine = &self.engine;
         let busy = || {
-            [&engine.records, &engine.hints, &engine.repos]
-                .into_iter()
-                .any(|keyspace| {
-                    keyspace.sealed_memtable_count() > MAX_SEALED
-                        || keyspace.tree.l0_run_count() > MAX_RUNS
-                })
+            [
+                &engine.records,
+                &engine.hints,
+                &engine.repos,
+                &engine.ranges,
+                &engine.quarantine_raw,
+            ]
+            .into_iter()
+            .any(|keyspace| {
+                keyspace.sealed_memtable_count() > MAX_SEALED
+                    || keyspace.tree.l0_run_count() > MAX_RUNS
+            })
         };
         while busy() {
             engine

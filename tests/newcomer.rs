@@ -1,0 +1,263 @@
+//! The way of a newcomer, with the binary: start it, see records and metrics, stop it, start it again; and the mistakes that
+//! newcomers make.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod installed;
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use installed::truth::Truth;
+use installed::{Daemon, Installation, PATIENCE, metric};
+use penstock_loadtest::{Pace, Record, RelayOptions, RelayServer, World, WorldSpec};
+use rustix::process::Signal;
+use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::UnixStream;
+
+fn world(events: u64) -> World {
+    World::generate(&WorldSpec {
+        seed: 41,
+        repos: 30,
+        events,
+        prefill: 100,
+        ..WorldSpec::default()
+    })
+}
+
+/// A relay that has shown so many frames.
+fn relay(world: &World, published: usize) -> RelayServer {
+    let options = RelayOptions {
+        pace: Pace::Manual,
+        published,
+        ..RelayOptions::default()
+    };
+    RelayServer::start(world, options).expect("a relay")
+}
+
+async fn ask(url: &str) -> (u16, Value) {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let answer = reqwest::get(url).await.expect("an answer");
+    let status = answer.status().as_u16();
+    let text = answer.text().await.expect("a body");
+    (
+        status,
+        serde_json::from_str(&text).unwrap_or(Value::String(text)),
+    )
+}
+
+/// A record that readers see.
+fn shown(world: &World) -> &Record {
+    let mut records = world.oracle.records.values();
+    let active = |record: &&Record| world.oracle.repos[&record.did].active;
+    records.find(active).expect("a record")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_are_seen_and_a_restart_goes_on() {
+    let world = world(2_000);
+    let truth = Truth::of(&world);
+    let relay = relay(&world, 1_000);
+    let penstock = Installation::new(&relay);
+    let mut daemon = penstock.start();
+    let address = daemon.address().await;
+    let ready = async || ask(&format!("{address}/readyz")).await.0 == 200;
+    daemon.until("to be ready", ready).await;
+    assert_eq!(ask(&format!("{address}/healthz")).await.0, 200);
+
+    let scrape = async || {
+        let (status, text) = ask(&format!("{address}/metrics")).await;
+        assert_eq!(status, 200);
+        text.as_str().expect("text").to_owned()
+    };
+    let frames = |text: &str| metric(text, "penstock_relay_frames_total{").unwrap_or_default();
+    daemon
+        .until("frames", async || frames(&scrape().await) >= 1_000.0)
+        .await;
+    let first = scrape().await;
+    relay.publish_all();
+    daemon
+        .until("more frames", async || {
+            frames(&scrape().await) > frames(&first)
+        })
+        .await;
+    daemon.until_durable(truth.last_seq()).await;
+    let line = daemon.until_says("following the relay").await;
+    assert!(line["watermark"].as_u64() > Some(0), "{line}");
+    assert!(line["frames_per_second"].as_u64() > Some(0), "{line}");
+
+    let record = shown(&world);
+    let Record {
+        did,
+        collection,
+        rkey,
+        ..
+    } = record;
+    let uri = format!("at://{did}/{collection}/{rkey}");
+    let got: Value = serde_json::from_slice(&penstock.prints(&["get", &uri]).await).expect("JSON");
+    assert_eq!(
+        (&got["uri"], &got["cid"]),
+        (&uri.as_str().into(), &record.cid.as_str().into())
+    );
+    let query = format!("repo={did}&collection={collection}");
+    let xrpc = format!("{address}/xrpc/com.atproto.repo");
+    let (status, one) = ask(&format!("{xrpc}.getRecord?{query}&rkey={rkey}")).await;
+    assert_eq!((status, &one["cid"]), (200, &got["cid"]), "{one}");
+    let (status, list) = ask(&format!(
+        "{xrpc}.listRecords?{query}&limit=100&reverse=true"
+    ))
+    .await;
+    assert_eq!(status, 200, "{list}");
+    let listed = list["records"].as_array().expect("records");
+    assert!(listed.iter().any(|row| row["uri"] == uri), "{list}");
+
+    daemon.stop().await;
+    let last = truth.last_seq();
+    let mut daemon = penstock.start();
+    daemon
+        .until("a second connection", async || relay.cursors().len() == 2)
+        .await;
+    daemon.stop().await;
+    assert_eq!(
+        relay.cursors(),
+        [Some(0), Some(last - 1)],
+        "the last frame is asked for again"
+    );
+    truth.is_held_in_the_end(&penstock).await;
+}
+
+/// Whoever comes first wins, also where there is no store yet; the others say why and harm nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_data_belongs_to_one_process() {
+    let world = world(500);
+    let truth = Truth::of(&world);
+    let relay = relay(&world, 500);
+    let penstock = Installation::new(&relay);
+    for _ in 0..5 {
+        let mut rivals: Vec<Daemon> = (0..3).map(|_| penstock.start()).collect();
+        let mut losers = Vec::new();
+        while rivals.len() > 1 {
+            let (mut ended, running) = until_one_ends(rivals).await;
+            assert_eq!(ended.wait().await.code(), Some(75), "{}", ended.words());
+            losers.push(ended);
+            rivals = running;
+        }
+        let store = penstock.store().display().to_string();
+        for loser in &losers {
+            let words = loser.words();
+            let why = words.lines().last().unwrap_or_default();
+            assert!(
+                why.contains("in use by another process") && why.contains(&store),
+                "{words}"
+            );
+        }
+        let mut winner = rivals.remove(0);
+        winner.until_durable(truth.last_seq()).await;
+        // What it leaves behind is no hindrance to the next round.
+        winner.kill().await;
+    }
+    truth.is_held_in_the_end(&penstock).await;
+}
+
+/// The first of several that ends, and the others.
+async fn until_one_ends(mut daemons: Vec<Daemon>) -> (Daemon, Vec<Daemon>) {
+    let deadline = Instant::now() + PATIENCE;
+    let mut ticks = tokio::time::interval(Duration::from_millis(10));
+    loop {
+        ticks.tick().await;
+        if let Some(at) = daemons
+            .iter_mut()
+            .position(|daemon| daemon.ended().is_some())
+        {
+            return (daemons.remove(at), daemons);
+        }
+        assert!(Instant::now() < deadline, "none of the rivals gives way");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_ends_it_at_once() {
+    let world = world(3_000);
+    let truth = Truth::of(&world);
+    let relay = relay(&world, 3_000);
+    let penstock = Installation::new(&relay);
+    let mut daemon = penstock.start();
+    daemon.until_durable(truth.last_seq()).await;
+    // An answer that nobody reads holds an orderly end up for seconds.
+    let _client = ask_and_never_read(&penstock.data().join("penstock.sock")).await;
+    daemon.signal(Signal::TERM);
+    daemon.until_says("draining").await;
+    daemon.signal(Signal::INT);
+    let began = Instant::now();
+    let status = daemon.wait().await;
+    assert_eq!(status.code(), Some(1), "{}", daemon.words());
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "{}",
+        daemon.words()
+    );
+    truth.is_held_in_the_end(&penstock).await;
+}
+
+async fn ask_and_never_read(socket: &Path) -> UnixStream {
+    let mut client = UnixStream::connect(socket).await.expect("a connection");
+    let request = b"GET /admin/records?limit=1000 HTTP/1.1\r\nhost: penstock\r\n\r\n";
+    client.write_all(request).await.expect("a request");
+    client.readable().await.expect("an answer");
+    client
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_workers_need_another_store() {
+    let penstock = Installation::following("ws://127.0.0.1:1").with("WORKER_COUNT", "2");
+    let ended = penstock.run(&["run"]).await;
+    assert_eq!(ended.code, Some(78), "{}", ended.words);
+    assert!(
+        ended.words.contains("worker.count") && ended.words.contains("ScyllaDB"),
+        "{}",
+        ended.words
+    );
+    assert!(!penstock.data().exists(), "nothing was started");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_is_down_is_waited_for_without_noise() {
+    let world = world(500);
+    let truth = Truth::of(&world);
+    // A port that nobody listens on, for now.
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let listen = free.local_addr().expect("its address");
+    drop(free);
+    let penstock = Installation::following(&format!("ws://{listen}"));
+    let mut daemon = penstock.start();
+    let address = daemon.address().await;
+    let tried = async || {
+        let (_, text) = ask(&format!("{address}/metrics")).await;
+        metric(text.as_str().unwrap(), "penstock_relay_reconnects_total{").unwrap_or_default()
+            >= 20.0
+    };
+    daemon.until("many attempts", tried).await;
+    let (status, why) = ask(&format!("{address}/readyz")).await;
+    assert!(status == 503 && why.to_string().contains("relay"), "{why}");
+    let lines = daemon.lines("could not connect").len();
+    assert!(
+        (1..10).contains(&lines),
+        "{lines} lines: {}",
+        daemon.words()
+    );
+
+    let options = RelayOptions {
+        listen,
+        ..RelayOptions::default()
+    };
+    let _relay = RelayServer::start(&world, options).expect("a relay");
+    daemon.until_durable(truth.last_seq()).await;
+    daemon.stop().await;
+    truth.is_held_in_the_end(&penstock).await;
+}
