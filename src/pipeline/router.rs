@@ -74,6 +74,8 @@ pub struct Router {
     slots: SlotSet,
     lanes: Vec<LaneInput>,
     open: Vec<Option<Chunk>>,
+    /// How large the last chunk became: the next one is allocated at once, and no larger than its budget tells.
+    last_bytes: usize,
     epochs: Arc<Epochs>,
     /// Up to where the stream was routed, told to the progress with each chunk.
     routed: Point,
@@ -94,6 +96,7 @@ impl Router {
             slots,
             lanes,
             open,
+            last_bytes: 0,
             epochs,
             routed: Point::default(),
             full: SecondsCounter::new(names::PIPELINE_FULL.with([])),
@@ -139,7 +142,7 @@ impl Router {
                 epoch: self.epochs.current(self.stream),
                 source: source.clone(),
                 ticket: progress.open_chunk(self.routed),
-                bytes: Vec::with_capacity(CHUNK_BYTES.min(4 * frame.len())),
+                bytes: Vec::with_capacity(self.last_bytes.max(frame.len())),
                 ends: Vec::with_capacity(CHUNK_FRAMES),
                 permits: None,
             }
@@ -191,6 +194,10 @@ impl Router {
         let Some(mut chunk) = open.take() else {
             return Ok(());
         };
+        self.last_bytes = chunk.bytes.len();
+        if chunk.bytes.capacity() > 2 * chunk.bytes.len() {
+            chunk.bytes.shrink_to_fit();
+        }
         chunk.permits = Some((frames, bytes));
         match input.chunks.try_send(chunk) {
             Ok(()) => Ok(()),

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use fjall::{AbstractTree, OwnedWriteBatch, PersistMode};
+use fjall::{AbstractTree, OwnedWriteBatch, PersistMode, Slice};
 use tokio::sync::{mpsc, oneshot};
 
 use super::EmbeddedOptions;
@@ -36,6 +36,8 @@ type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 const MAX_SEALED: usize = 2;
 /// Runs of files in the first level that may wait to be merged before a commit waits; at 30 the engine would block.
 const MAX_RUNS: usize = 24;
+/// Rows after which a group of batches is committed.
+const GROUP_ROWS: usize = 4096;
 /// How often a waiting commit looks again.
 const WAIT_STEP: Duration = Duration::from_millis(2);
 /// How often the free space of the disk is looked at.
@@ -83,6 +85,14 @@ pub(super) struct Writer {
     disk_checked: Option<Instant>,
     key: Vec<u8>,
     value: Vec<u8>,
+    /// Rows of the group that is staged, until they are in order.
+    rows: Vec<(Slice, Slice)>,
+    keys: Vec<Slice>,
+}
+
+/// Whether a batch may be committed with others: rows that are read before they are written see committed ones only.
+fn groups(batch: &WriteBatch) -> bool {
+    batch.statuses().is_empty() && batch.quarantined().is_empty()
 }
 
 impl Writer {
@@ -98,6 +108,8 @@ impl Writer {
             disk_checked: None,
             key: Vec::new(),
             value: Vec::new(),
+            rows: Vec::new(),
+            keys: Vec::new(),
         }
     }
 
@@ -105,14 +117,58 @@ impl Writer {
     pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         while let Some(job) = jobs.blocking_recv() {
             self.synced = Instant::now();
-            self.take(job);
-            while !self.sync_is_due()
-                && let Ok(job) = jobs.try_recv()
-            {
-                self.take(job);
+            let mut next = Some(job);
+            while let Some(job) = next {
+                next = match job {
+                    Job::Apply(batch, reply) => self.take_group(batch, reply, &mut jobs),
+                    job => {
+                        self.take(job);
+                        None
+                    }
+                };
+                if next.is_none() && !self.sync_is_due() {
+                    next = jobs.try_recv().ok();
+                }
             }
             self.sync();
         }
+    }
+
+    /// Applies a batch together with those that wait behind it: one commit, and rows of neighbouring keys side by side.
+    /// Gives back the job that ended the group.
+    fn take_group(
+        &mut self,
+        batch: WriteBatch,
+        reply: Reply<WriteBatch>,
+        jobs: &mut mpsc::Receiver<Job>,
+    ) -> Option<Job> {
+        let mut rows = batch.len();
+        let mut alone = !groups(&batch);
+        let (mut batches, mut replies) = (vec![batch], vec![reply]);
+        let mut next = None;
+        while !alone
+            && rows < GROUP_ROWS
+            && let Ok(job) = jobs.try_recv()
+        {
+            match job {
+                Job::Apply(batch, reply) if groups(&batch) => {
+                    rows += batch.len();
+                    batches.push(batch);
+                    replies.push(reply);
+                }
+                job => {
+                    next = Some(job);
+                    alone = true;
+                }
+            }
+        }
+        self.unsynced_bytes += batches.iter().map(WriteBatch::size).sum::<usize>();
+        let result = self.attempt(|writer| writer.apply(&batches));
+        for (mut batch, reply) in batches.into_iter().zip(replies) {
+            batch.clear();
+            self.settle(Pending::Batch(batch, reply), result.clone());
+        }
+        next
     }
 
     fn sync_is_due(&self) -> bool {
@@ -122,10 +178,8 @@ impl Writer {
 
     fn take(&mut self, job: Job) {
         match job {
-            Job::Apply(mut batch, reply) => {
-                self.unsynced_bytes += batch.size();
-                let result = self.attempt(|writer| writer.apply(&batch));
-                batch.clear();
+            Job::Apply(batch, reply) => {
+                let result = self.attempt(|writer| writer.apply(std::slice::from_ref(&batch)));
                 self.settle(Pending::Batch(batch, reply), result);
             }
             Job::Remove(removal, reply) => {
@@ -246,29 +300,28 @@ impl Writer {
         batch.commit().map_err(|error| self.engine.error(error))
     }
 
-    fn apply(&mut self, writes: &WriteBatch) -> Result<(), StoreError> {
-        let rows = 2 * writes.records().len() + writes.revs().len() + 16;
-        let mut batch = OwnedWriteBatch::with_capacity(self.engine.db.clone(), rows);
-        self.stage_records(&mut batch, writes)?;
+    fn apply(&mut self, group: &[WriteBatch]) -> Result<(), StoreError> {
+        let rows: usize = group.iter().map(|writes| 2 * writes.len()).sum();
+        let mut batch = OwnedWriteBatch::with_capacity(self.engine.db.clone(), rows + 16);
+        self.stage_records(&mut batch, group);
+        self.stage_revs(&mut batch, group);
         let engine = &self.engine;
-        for write in writes.revs() {
-            batch.insert(&engine.repos, rev_key(&write), []);
-        }
-        for write in writes.handles() {
-            let key = handle_key(&write.did, write.version, &write.handle);
-            batch.insert(&engine.repos, key, []);
-        }
         let mut repairs = StagedRepairs::default();
-        self.stage_statuses(&mut batch, &mut repairs, writes.statuses())?;
-        for repair in writes.repairs() {
-            repairs.stage(engine, &mut batch, repair)?;
+        let mut quarantine_bytes = None;
+        for writes in group {
+            for write in writes.handles() {
+                let key = handle_key(&write.did, write.version, &write.handle);
+                batch.insert(&engine.repos, key, []);
+            }
+            self.stage_statuses(&mut batch, &mut repairs, writes.statuses())?;
+            for repair in writes.repairs() {
+                repairs.stage(engine, &mut batch, repair)?;
+            }
+            if !writes.quarantined().is_empty() {
+                let total = engine.stage_quarantined(&mut batch, writes.quarantined())?;
+                quarantine_bytes = Some(total);
+            }
         }
-        let quarantined = writes.quarantined();
-        let quarantine_bytes = if quarantined.is_empty() {
-            None
-        } else {
-            Some(engine.stage_quarantined(&mut batch, quarantined)?)
-        };
         self.commit(batch.durability(Some(PersistMode::Buffer)))?;
         repairs.committed(engine);
         if let Some(total) = quarantine_bytes {
@@ -278,26 +331,40 @@ impl Writer {
         Ok(())
     }
 
-    /// A record's row goes before its hint: whoever sees the hint sees the row.
-    fn stage_records(
-        &mut self,
-        batch: &mut OwnedWriteBatch,
-        writes: &WriteBatch,
-    ) -> Result<(), StoreError> {
+    /// Records go before their hints: whoever sees a hint sees its row. Within a table rows go in the order of their keys,
+    /// so that the search for a row's place starts where the last one ended, in cache.
+    fn stage_records(&mut self, batch: &mut OwnedWriteBatch, group: &[WriteBatch]) {
         let engine = self.engine.clone();
-        for write in writes.records() {
+        for write in group.iter().flat_map(WriteBatch::records) {
             let code = intern(&engine, batch, write.collection);
             self.key.clear();
             record_key(&mut self.key, &code, &write);
             let value = record_value(&mut self.value, write.body.as_ref());
-            batch.insert(&engine.records, self.key.as_slice(), value);
+            self.rows.push((Slice::from(self.key.as_slice()), value));
             if self.options.index && write.body.is_some() {
                 self.key.clear();
                 hint_key(&mut self.key, &code, &write);
-                batch.insert(&engine.hints, self.key.as_slice(), []);
+                self.keys.push(Slice::from(self.key.as_slice()));
             }
         }
-        Ok(())
+        self.rows.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        for (key, value) in self.rows.drain(..) {
+            batch.insert(&engine.records, key, value);
+        }
+        self.keys.sort_unstable();
+        for key in self.keys.drain(..) {
+            batch.insert(&engine.hints, key, []);
+        }
+    }
+
+    fn stage_revs(&mut self, batch: &mut OwnedWriteBatch, group: &[WriteBatch]) {
+        let revs = group.iter().flat_map(WriteBatch::revs);
+        self.keys
+            .extend(revs.map(|write| Slice::from(rev_key(&write))));
+        self.keys.sort_unstable();
+        for key in self.keys.drain(..) {
+            batch.insert(&self.engine.repos, key, []);
+        }
     }
 
     fn stage_statuses(
