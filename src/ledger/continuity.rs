@@ -67,6 +67,8 @@ pub struct Continuity {
     lower: Option<u64>,
     /// Frames since `routed` that took a number which can't be read.
     unreadable: u64,
+    /// Whether a broken frame came with a number that was routed before: it may have taken another one.
+    misnumbered: bool,
     frames: u64,
     steps: u64,
 }
@@ -93,6 +95,7 @@ impl Continuity {
             doubted: None,
             lower: None,
             unreadable: 0,
+            misnumbered: false,
             frames: 0,
             steps: 0,
         }
@@ -221,6 +224,8 @@ impl Continuity {
 
     fn following(&mut self, seq: u64, sound: &mut impl FnMut() -> bool) -> Step {
         if seq <= self.routed {
+            // Not counted as unreadable: it may as well be one that was sent twice.
+            self.misnumbered |= self.phase == Phase::Following && !sound();
             return Step::Again;
         }
         if seq == self.routed + 1 {
@@ -247,6 +252,7 @@ impl Continuity {
     fn follow(&mut self, seq: u64) -> Step {
         self.phase = Phase::Following;
         self.unreadable = 0;
+        self.misnumbered = false;
         self.doubted = None;
         self.lower = None;
         self.anchored = true;
@@ -268,7 +274,8 @@ impl Continuity {
     fn jump(&mut self, first: Doubted, seq: u64) -> Step {
         let from = self.routed;
         let resumed = matches!(self.phase, Phase::Resumed { .. });
-        self.steps += 1;
+        // A step that a broken frame may have caused says nothing about the relay.
+        self.steps += u64::from(!self.misnumbered);
         // Behind an anchor, a sparse relay's steps are its own way of counting.
         if self.sparse() && !resumed {
             return self.follow(seq);

@@ -1,10 +1,10 @@
 //! Frames that can't be taken in: counted, kept with their bytes, never in the way of the good ones.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use penstock::store::{QuarantineEntry, Repair, Store};
-use penstock_loadtest::{RelayOptions, RelayServer, StreamFaults, World, WorldSpec};
+use penstock_loadtest::{Pace, RelayOptions, RelayServer, StreamFaults, World, WorldSpec};
 
 use crate::worker::{Stopped, Worker};
 
@@ -46,14 +46,28 @@ async fn repairs(store: &dyn Store) -> Vec<Repair> {
     }
 }
 
+/// Waits until everything was taken in or quarantined. A bad frame at the very end may have no number that could be reached.
+async fn until_all_is_judged(worker: &mut Worker, world: &World) {
+    let entries = world.log.entries().iter().rev();
+    let good = |seq: &u64| !world.summary.corrupt_seqs.contains(seq);
+    let last_good = entries.map(|entry| entry.seq).find(good).unwrap();
+    worker.until_seq(last_good).await;
+    let (store, wanted) = (worker.store.clone(), bad_frames(world).len());
+    let all = async || quarantine(store.as_ref()).await.len() >= wanted;
+    worker.until(all, "all bad frames in the quarantine").await;
+}
+
+/// Every bad frame that was sent; some are equal.
+fn bad_frames(world: &World) -> BTreeSet<Vec<u8>> {
+    let seqs = world.summary.corrupt_seqs.iter();
+    let raw = seqs.map(|seq| world.log.payloads(world.log.position(*seq)).unwrap());
+    raw.map(|raw| raw[0].to_vec()).collect()
+}
+
 /// Every bad frame has a row with its very bytes and a repair; no other frame has one.
 async fn all_are_quarantined(stopped: &Stopped, world: &World) {
     let store = stopped.store.as_ref();
-    let mut wanted: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
-    for seq in &world.summary.corrupt_seqs {
-        let raw = world.log.payloads(world.log.position(*seq)).unwrap();
-        wanted.insert(raw[0].to_vec(), *seq);
-    }
+    let wanted = bad_frames(world);
     let repairs: BTreeSet<_> = repairs(store)
         .await
         .into_iter()
@@ -68,7 +82,7 @@ async fn all_are_quarantined(stopped: &Stopped, world: &World) {
     );
     for row in rows {
         let (_, raw) = store.quarantined(&row.id).await.unwrap().unwrap();
-        assert!(wanted.contains_key(&raw), "{row:?} was not sent like this");
+        assert!(wanted.contains(&raw), "{row:?} was not sent like this");
         let did = row.did.clone().unwrap_or_default();
         let asked = repairs.iter().any(|(of, id)| {
             *of == did
@@ -93,7 +107,7 @@ async fn ten_thousand_bad_frames_keep_nobody_from_the_good_ones() {
     let relay = RelayServer::start(&world, RelayOptions::default()).unwrap();
     let began = Instant::now();
     let mut worker = Worker::start(&relay, &["faults.pause=200ms"]).await;
-    worker.until_seq(relay.head()).await;
+    until_all_is_judged(&mut worker, &world).await;
     let took = began.elapsed();
     let stopped = worker.stop().await;
     stopped.holds(&world.oracle).await;
@@ -111,7 +125,7 @@ async fn a_few_bad_frames_pause_nothing() {
     assert!(world.summary.corrupt_total > 50);
     let relay = RelayServer::start(&world, RelayOptions::default()).unwrap();
     let mut worker = Worker::start(&relay, &["faults.pause=1h"]).await;
-    worker.until_seq(relay.head()).await;
+    until_all_is_judged(&mut worker, &world).await;
     let stopped = worker.stop().await;
     assert_eq!(relay.connections(), 1);
     stopped.holds(&world.oracle).await;
@@ -130,7 +144,29 @@ async fn nothing_is_quarantined_before_the_pause_for_it() {
     let stopped = worker.stop().await;
     assert_eq!(quarantine(stopped.store.as_ref()).await, []);
     let mut worker = stopped.start(&relay, &["faults.pause=100ms"]).await;
-    worker.until_seq(relay.head()).await;
+    until_all_is_judged(&mut worker, &world).await;
+    let stopped = worker.stop().await;
+    stopped.holds(&world.oracle).await;
+    all_are_quarantined(&stopped, &world).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_before_anything_is_held_goes_back_to_where_it_began() {
+    let world = world(23, 3_000, 1.0);
+    let options = RelayOptions {
+        pace: Pace::Manual,
+        ..RelayOptions::default()
+    };
+    let relay = RelayServer::start(&world, options).unwrap();
+    let set = ["faults.pause=1s", "backfill.days=0"];
+    let mut worker = Worker::start(&relay, &set).await;
+    let connected = async || relay.open_connections() == 1;
+    worker.until(connected, "a connection").await;
+    // At the live head; all that comes from here on is wanted.
+    relay.publish_all();
+    worker.until_unready("ingestion pauses").await;
+    until_all_is_judged(&mut worker, &world).await;
+    assert_eq!(relay.cursors()[0], None);
     let stopped = worker.stop().await;
     stopped.holds(&world.oracle).await;
     all_are_quarantined(&stopped, &world).await;

@@ -16,6 +16,8 @@ use crate::store::StoreError;
 const CLOCK_CHECK: Duration = Duration::from_secs(1);
 /// Samples that are enough to blame the clock when too many frames fail.
 const FEW_SAMPLES: usize = 10;
+/// Numbers before the start of a stream that are read again after a pause.
+const BEFORE_START: u64 = 1_000;
 
 impl Live {
     /// Why ingestion has to pause now. Of the two it is the clock if it can be: a clock that is far behind makes every frame
@@ -77,16 +79,15 @@ impl Live {
         self.tails.clear();
         let facts = self.parts.recorder.facts().await?;
         self.go_on_behind(&facts);
-        // A generation of which nothing is durable yet has no fact.
+        // A stream that began at the live head and of which nothing is durable yet has no fact. What came before its first
+        // proven number is asked for again as well.
         if let Some((origin, at)) = left.tail()
-            && self
-                .tails
-                .get(&origin.relay)
-                .is_none_or(|tail| tail.generation != origin.generation)
+            && !self.parts.from_oldest
+            && !self.tails.contains_key(&origin.relay)
         {
             let tail = Resume {
                 generation: origin.generation,
-                seq: at.seq,
+                seq: at.seq.saturating_sub(BEFORE_START),
                 time: at.time,
                 anchored: false,
             };
