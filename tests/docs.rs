@@ -75,7 +75,7 @@ const LABELS: &str = "
 | `type` | `commit`, `sync`, `identity`, `account`, `info`, `error`, `unknown` |
 | `action` | `create`, `update`, `delete`, and `unwanted` for operations on collections that are not stored |
 | `source` | `stream` |
-| `table` | `records`, `repos`, `repairs`, `quarantine` |
+| `table` | `records`, `repos`, `repairs`, `quarantine`, `ledger` |
 | `kind` of `store_errors_total` | `disk_full`, `corrupt`, `failed`, `refused`, `closed` |
 | `reason` of `relay_reconnects_total` | `closed`, `reset`, `timeout`, `too_large`, `protocol`, `text`, `refused`, `rate_limited`, `server_error`, `not_implemented`, `redirect`, `tls`, `dns`, `unreachable`, `error_frame` |
 | `reason` of `frames_skipped_total` | `slot` (another worker's), `poison` (passed by), `unknown_type`, `reread` (dropped before a pause, read again after it) |
