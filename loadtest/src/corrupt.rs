@@ -75,6 +75,8 @@ classes! {
     BadUtf8 = "bad_utf8",
     /// Lists nested deeper than any limit.
     TooDeep = "too_deep",
+    /// A number that is not the frame's own (huge, small or near it), beside a wrong bit of a block.
+    LyingSeq = "lying_seq",
 }
 
 /// A corrupt copy of a good `#commit` frame; `now` in microseconds.
@@ -101,6 +103,21 @@ pub fn mutate(class: Corruption, good: &[u8], now: u64, rng: &mut ChaCha8Rng) ->
             out.push(0xff);
             out.extend_from_slice(&good[HEADER..]);
             out
+        }
+        LyingSeq => {
+            let broken = mutate(FlippedByte, good, now, rng);
+            let how = rng.random_range(0..4);
+            let huge = rng.random_range(1 << 40..1 << 53);
+            let near: u64 = rng.random_range(2..200);
+            replace_seq(&broken, |seq, out| {
+                let lie = match how {
+                    0 => huge,
+                    1 => near % 24,
+                    2 => seq.saturating_sub(near).max(1),
+                    _ => seq + near,
+                };
+                crate::dagcbor::head(out, 0, lie);
+            })
         }
         Surplus => [good, &[0xf6]].concat(),
         Garbage => {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +33,7 @@ pub(crate) struct Gauges {
     clock: Arc<dyn Clock>,
     slots: SlotSet,
     reasons: Vec<String>,
+    rendering: PrometheusHandle,
 }
 
 impl Gauges {
@@ -41,6 +43,7 @@ impl Gauges {
         progress: watch::Receiver<Arc<Progress>>,
         clock: Arc<dyn Clock>,
         slots: SlotSet,
+        rendering: PrometheusHandle,
     ) -> Self {
         Self {
             store,
@@ -49,6 +52,7 @@ impl Gauges {
             clock,
             slots,
             reasons: Vec::new(),
+            rendering,
         }
     }
 
@@ -70,6 +74,8 @@ impl Gauges {
             }
             // A store that fails here fails its writes as well, and those stop the daemon.
             if periods.is_multiple_of(HEALTH) {
+                // Samples of histograms wait in memory until then; nobody may ever ask for the metrics.
+                self.rendering.run_upkeep();
                 let _ = self.health().await;
             }
             if periods.is_multiple_of(LEDGER) {

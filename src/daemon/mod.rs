@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, ApiState, Tokens, UnixSocket};
@@ -33,8 +34,8 @@ use gauges::Gauges;
 use live::{Live, LiveParts};
 use recorder::Recorder;
 
-/// How long the last facts and answers may take once the lanes are done.
-const LAST_WORDS: Duration = Duration::from_secs(10);
+/// How long the last facts and answers may take: a store that hangs does not keep the process.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Why the daemon stopped, or did not start.
 #[derive(Debug, thiserror::Error)]
@@ -114,6 +115,7 @@ pub async fn run(
     // What people see of it.
     let serving = CancellationToken::new();
     let retrier = Retrier::new(store.clone(), clock.clone(), config);
+    let upkeep = rendering.clone();
     let state = ApiState {
         store: store.clone(),
         status: status.clone(),
@@ -123,88 +125,106 @@ pub async fn run(
         trusted: false,
     };
     let http = serve(config, state, &serving).await?;
-    let gauges = Gauges::new(store.clone(), status, progress.clone(), clock, slots);
+    let gauges = Gauges::new(
+        store.clone(),
+        status,
+        progress.clone(),
+        clock,
+        slots,
+        upkeep,
+    );
 
     // The work.
     let mut live = tokio::spawn(live.run(stop.child_token()));
-    let saving_ended = CancellationToken::new();
-    let saving = tokio::spawn({
+    let mut saving = tokio::spawn({
         let (recorder, progress, serving) = (recorder.clone(), progress.clone(), serving.clone());
-        let ended = saving_ended.clone().drop_guard();
-        async move {
-            let saved = recorder.run(progress, serving).await;
-            drop(ended);
-            saved
-        }
+        async move { recorder.run(progress, serving).await }
     });
     let showing = tokio::spawn(gauges.run(pipeline.depth(), serving.clone()));
-    let mut failure = pipeline.failure();
+    let failure = pipeline.failure();
     let overdue = overdue(&stop, config.shutdown.timeout);
     tokio::pin!(overdue);
-
-    // The way out: stop reading, let the lanes finish, save what is durable.
-    let outcome = tokio::select! {
+    let read = tokio::select! {
         read = &mut live => match read {
-            Ok(read) => {
-                let read = read.map_err(Arc::new);
-                if read.is_ok() {
-                    drain(pipeline, overdue).await;
-                }
-                read
-            }
+            Ok(read) => read.map(|()| true).map_err(Arc::new),
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         },
-        found = async { failure.wait_for(Option::is_some).await.map(drop) } => {
-            found.map_err(|_| Arc::new(StoreError::Closed))
+        error = failed(failure.clone()) => Err(error),
+        // The facts can't be written any more.
+        saved = &mut saving => {
+            let error = saved.ok().and_then(Result::err);
+            Err(Arc::new(error.unwrap_or(StoreError::Closed)))
         }
-        () = saving_ended.cancelled() => Ok(()),
-        () = &mut overdue => {
-            tracing::warn!("reading did not stop in time: a restart reads the rest again");
-            Ok(())
-        }
+        () = &mut overdue => Ok(false),
     };
+
+    // The way out: reading has stopped; let the lanes finish, save what is durable.
     live.abort();
+    let drained = match read {
+        Ok(true) => drain(pipeline, failure, overdue).await,
+        Ok(false) => Ok(()),
+        Err(error) => Err(error),
+    };
     serving.cancel();
-    // What the lanes failed with comes first: all else follows from it.
-    let failed = failure.borrow().clone();
-    failed.map_or(outcome, Err)?;
+    showing.abort();
+    drained?;
     let last_words = async {
-        if let Ok(saved) = saving.await {
-            saved?;
+        if !saving.is_finished() {
+            let _ = (&mut saving).await;
         }
-        let _ = showing.await;
         let last = progress.borrow().clone();
         recorder.save(&last).await?;
-        for server in http {
-            let _ = server.await;
-        }
         if let Some(at) = last.watermark() {
             tracing::info!(seq = at.seq, "stopped; a restart goes on behind this seq");
         }
+        for server in http {
+            let _ = server.await;
+        }
         Ok(())
     };
-    tokio::time::timeout(LAST_WORDS, last_words)
-        .await
-        .unwrap_or_else(|_| {
-            tracing::warn!("the store does not answer: a restart reads a little more again");
-            Ok(())
-        })
+    let ended = tokio::time::timeout(LAST_WORDS, last_words).await;
+    ended.unwrap_or_else(|_| {
+        tracing::warn!("the store does not answer: a restart goes on a little earlier");
+        Ok(())
+    })
 }
 
-/// Resolves when an orderly end has taken as long as it may.
+/// Resolves with the error that the store failed with, if it ever does.
+async fn failed(mut failure: watch::Receiver<Option<Arc<StoreError>>>) -> Arc<StoreError> {
+    let found = match failure.wait_for(Option::is_some).await {
+        Ok(error) => error.clone(),
+        Err(_) => None,
+    };
+    match found {
+        Some(error) => error,
+        // The lanes are gone without having failed.
+        None => std::future::pending().await,
+    }
+}
+
+/// Resolves when the shutdown has taken too long.
 async fn overdue(stop: &CancellationToken, timeout: Duration) {
     stop.cancelled().await;
     tokio::time::sleep(timeout).await;
+    tracing::warn!(
+        ?timeout,
+        "did not drain in time: a restart reads the rest again"
+    );
 }
 
 /// Waits until all that was read is durable, but not for ever: what is not is read again after a restart.
-async fn drain(pipeline: Pipeline, overdue: impl Future<Output = ()>) {
+async fn drain(
+    pipeline: Pipeline,
+    failure: watch::Receiver<Option<Arc<StoreError>>>,
+    overdue: impl Future<Output = ()>,
+) -> Result<(), Arc<StoreError>> {
     let (frames, bytes) = pipeline.depth().queued();
     tracing::info!(frames, bytes, "draining");
     tokio::select! {
         () = pipeline.drain() => {}
-        () = overdue => tracing::warn!("did not drain in time: a restart reads the rest again"),
+        () = overdue => {}
     }
+    failure.borrow().clone().map_or(Ok(()), Err)
 }
 
 /// Starts serving TCP and the Unix socket.

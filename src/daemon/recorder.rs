@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use metrics::Counter;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::pipeline::Progress;
 use crate::store::{Fact, Store, StoreError};
+use crate::telemetry::metrics as names;
 
 /// How often facts are written.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -15,19 +17,25 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Saves the facts of a stream.
 pub(crate) struct Recorder {
     store: Arc<dyn Store>,
+    written: Counter,
 }
 
 impl Recorder {
     /// Writes into this store.
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store }
+        let written = names::STORE_WRITES.with(["ledger"]);
+        Self { store, written }
     }
 
     /// Saves the facts that grew. A fact is only made of what is durable, so it may be written at any time.
     pub async fn save(&self, progress: &Progress) -> Result<(), StoreError> {
         let facts = progress.facts();
         if !facts.is_empty() {
-            self.store.put_facts(&facts).await?;
+            if let Err(error) = self.store.put_facts(&facts).await {
+                names::STORE_ERRORS.with([error.kind()]).increment(1);
+                return Err(error);
+            }
+            self.written.increment(facts.len() as u64);
             progress.saved(&facts);
         }
         Ok(())

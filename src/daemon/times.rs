@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 /// Samples of the median that the ledger's times are.
 const LEDGER_SAMPLES: usize = 15;
 /// Samples of the median that our clock is compared with.
-const CLOCK_SAMPLES: usize = 100;
+pub(crate) const CLOCK_SAMPLES: usize = 100;
 
 /// The latest times of a stream.
 #[derive(Debug, Default)]
@@ -30,10 +30,15 @@ impl Times {
         self.median
     }
 
-    /// By how much the median of the last 100 frames is ahead of our clock, if it is more than `allowed` (microseconds): then it
-    /// is our clock that is wrong.
-    pub fn ahead_of(&self, now: u64, allowed: u64) -> Option<u64> {
-        if self.latest.len() < CLOCK_SAMPLES {
+    /// Whether there are as many samples as are ever kept.
+    pub fn full(&self) -> bool {
+        self.latest.len() >= CLOCK_SAMPLES
+    }
+
+    /// By how much the median of the last 100 frames (and at least `samples`) is ahead of our clock, if it is more than
+    /// `allowed` (microseconds): then it is our clock that is wrong.
+    pub fn ahead_of(&self, now: u64, allowed: u64, samples: usize) -> Option<u64> {
+        if self.latest.len() < samples {
             return None;
         }
         median(self.latest.iter())
@@ -66,7 +71,7 @@ mod tests {
             "{}",
             times.median()
         );
-        assert_eq!(times.ahead_of(2000, 0), None);
+        assert_eq!(times.ahead_of(2000, 0, CLOCK_SAMPLES), None);
     }
 
     #[test]
@@ -75,11 +80,11 @@ mod tests {
         let relay = 600_000_000;
         for n in 0..99 {
             times.sample(relay + n, 0);
-            assert_eq!(times.ahead_of(0, 60_000_000), None);
+            assert_eq!(times.ahead_of(0, 60_000_000, CLOCK_SAMPLES), None);
         }
         times.sample(relay, 0);
-        assert!(times.ahead_of(0, 60_000_000).is_some());
-        assert_eq!(times.ahead_of(relay, 60_000_000), None);
+        assert!(times.ahead_of(0, 60_000_000, CLOCK_SAMPLES).is_some());
+        assert_eq!(times.ahead_of(relay, 60_000_000, CLOCK_SAMPLES), None);
         assert_eq!(times.median(), 0, "never later than the receipt");
     }
 }

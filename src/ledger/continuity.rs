@@ -1,14 +1,16 @@
 //! Whether a frame follows what was routed before, or something was skipped.
 //!
-//! A `seq` is read from a frame that nobody has checked yet, so a jump is believed only when the next frame confirms it: else
-//! one broken frame could move the watermark past frames that were never seen. Where a stream is resumed, the relay is asked
-//! for the last frame again (the anchor): a relay that still has it skips nothing behind it, however sparse its numbers are.
+//! A `seq` is read from a frame that nobody has checked yet, so a number that does more than follow is believed only of a
+//! frame that is *sound* (it decodes whole), and only when a second such frame goes on behind it: else one broken frame could
+//! move the watermark past frames that were never seen. Where a stream is resumed, the relay is asked for the last frame again
+//! (the anchor): a relay that still has it skips nothing behind it, however sparse its numbers are.
 //!
 //! ```text
-//! Start ──two frames that follow each other──> Following            nothing was held
+//! Start ──two sound frames, one above the other──> Following        nothing was held
 //! Resumed ──anchor, or the next number──> Following
-//! Resumed, Following ──number too high──> Doubting ──higher one──> Following, behind a gap
-//!                                              └────anything else──> as before, one number was unreadable
+//! Resumed ──two sound frames below the anchor that are newer──> Following, in a new generation
+//! Resumed, Following ──number too high──> doubted ──higher one──> Following, behind a gap
+//!                                             └────anything else──> as before
 //! ```
 
 /// Steps in the numbering above which a relay counts as sparse: as many, and more than 1% of its frames.
@@ -50,6 +52,9 @@ enum Phase {
 }
 
 /// Judges the numbers of one stream, over its reconnections.
+///
+/// Every number above where a span starts and up to [`Continuity::routed`] was seen, or is that of an unreadable frame; the
+/// relay that is [sparse](Continuity::sparse) is the exception.
 #[derive(Debug)]
 pub struct Continuity {
     phase: Phase,
@@ -57,14 +62,25 @@ pub struct Continuity {
     /// Whether the frame of `routed` was seen, not passed.
     anchored: bool,
     /// A number that was too high and waits to be confirmed.
-    doubted: Option<u64>,
+    doubted: Option<Doubted>,
+    /// A number that was too low for its time and waits to be confirmed.
+    lower: Option<u64>,
     /// Frames since `routed` that took a number which can't be read.
     unreadable: u64,
+    /// Whether a broken frame came with a number that was routed before: it may have taken another one.
+    misnumbered: bool,
     frames: u64,
     steps: u64,
 }
 
-/// How far apart the numbers of the first two frames may be.
+#[derive(Debug, Clone, Copy)]
+struct Doubted {
+    seq: u64,
+    /// Frames since then that took a number which can't be read.
+    unreadable: u64,
+}
+
+/// How far apart the numbers of two frames may be of which one confirms the other where nothing else is known.
 const START_STEP: u64 = 10_000;
 /// How far a time may be ahead of what is held before smaller numbers mean a restart (microseconds).
 const RESTART_MARGIN: u64 = 60_000_000;
@@ -77,7 +93,9 @@ impl Continuity {
             routed: 0,
             anchored: true,
             doubted: None,
+            lower: None,
             unreadable: 0,
+            misnumbered: false,
             frames: 0,
             steps: 0,
         }
@@ -98,6 +116,7 @@ impl Continuity {
             self.phase = Phase::Resumed { time };
         }
         self.doubted = None;
+        self.lower = None;
         self.unreadable = 0;
     }
 
@@ -129,87 +148,149 @@ impl Continuity {
         }
     }
 
-    /// Judges a frame by its number and its time (microseconds), where they can be read.
-    pub fn judge(&mut self, seq: Option<u64>, time: Option<u64>) -> Step {
+    /// Judges a frame by its number and its time (microseconds), where they can be read. Where much hangs on the number,
+    /// `sound` is asked whether the frame decodes whole.
+    pub fn judge(
+        &mut self,
+        seq: Option<u64>,
+        time: Option<u64>,
+        mut sound: impl FnMut() -> bool,
+    ) -> Step {
         self.frames += 1;
         let Some(seq) = seq else {
-            self.unreadable += 1;
-            return Step::Unproven;
+            return self.unreadable();
         };
         match self.phase {
-            Phase::Start => self.starting(seq),
-            Phase::Resumed { time: held } => self.after_resume(seq, time, held),
-            Phase::Following => self.following(seq),
+            Phase::Start => self.starting(seq, &mut sound),
+            Phase::Resumed { time: held } => self.after_resume(seq, time, held, &mut sound),
+            Phase::Following => self.following(seq, &mut sound),
         }
     }
 
-    fn starting(&mut self, seq: u64) -> Step {
-        match self.doubted.replace(seq) {
-            Some(first) if seq > first && seq - first <= START_STEP => {
-                self.doubted = None;
-                self.follow(seq);
+    fn unreadable(&mut self) -> Step {
+        self.unreadable += 1;
+        if let Some(doubted) = &mut self.doubted {
+            doubted.unreadable += 1;
+        }
+        Step::Unproven
+    }
+
+    fn starting(&mut self, seq: u64, sound: &mut impl FnMut() -> bool) -> Step {
+        if !sound() {
+            return self.unreadable();
+        }
+        match self.doubted {
+            Some(first) if confirms(first.seq, seq) => {
+                self.go_on(first, seq);
                 Step::Starts {
-                    from: first.saturating_sub(1),
+                    from: first.seq.saturating_sub(1),
                 }
             }
-            _ => Step::Unproven,
+            _ => self.doubt(seq),
         }
     }
 
-    fn after_resume(&mut self, seq: u64, time: Option<u64>, held: u64) -> Step {
-        if seq < self.routed && time.is_some_and(|time| time > held + RESTART_MARGIN) {
-            self.doubted = None;
-            self.follow(seq);
-            return Step::Restarted {
-                from: seq.saturating_sub(1),
+    fn after_resume(
+        &mut self,
+        seq: u64,
+        time: Option<u64>,
+        held: u64,
+        sound: &mut impl FnMut() -> bool,
+    ) -> Step {
+        let newer = time.is_some_and(|time| time > held.saturating_add(RESTART_MARGIN));
+        if seq < self.routed && newer && sound() {
+            return match self.lower.replace(seq) {
+                Some(first) if confirms(first, seq) => {
+                    let unreadable = 0;
+                    self.go_on(
+                        Doubted {
+                            seq: first,
+                            unreadable,
+                        },
+                        seq,
+                    );
+                    Step::Restarted {
+                        from: first.saturating_sub(1),
+                    }
+                }
+                _ => Step::Again,
             };
         }
         if seq == self.routed {
             self.phase = Phase::Following;
         }
-        self.following(seq)
+        self.following(seq, sound)
     }
 
-    fn following(&mut self, seq: u64) -> Step {
+    fn following(&mut self, seq: u64, sound: &mut impl FnMut() -> bool) -> Step {
         if seq <= self.routed {
+            // Not counted as unreadable: it may as well be one that was sent twice.
+            self.misnumbered |= self.phase == Phase::Following && !sound();
             return Step::Again;
         }
-        let doubted = self.doubted.take();
-        if let Some(doubted) = doubted {
-            if seq > doubted {
-                return self.jump(doubted, seq);
-            }
-            self.unreadable += 1;
+        if seq == self.routed + 1 {
+            return self.follow(seq);
+        }
+        if !sound() {
+            return self.unreadable();
         }
         if seq <= self.routed + 1 + self.unreadable {
             return self.follow(seq);
         }
-        self.doubted = Some(seq);
+        match self.doubted {
+            Some(doubted) if seq > doubted.seq => self.jump(doubted, seq),
+            Some(doubted) if seq == doubted.seq => Step::Unproven,
+            _ => self.doubt(seq),
+        }
+    }
+
+    fn doubt(&mut self, seq: u64) -> Step {
+        self.doubted = Some(Doubted { seq, unreadable: 0 });
         Step::Unproven
     }
 
     fn follow(&mut self, seq: u64) -> Step {
         self.phase = Phase::Following;
         self.unreadable = 0;
+        self.misnumbered = false;
+        self.doubted = None;
+        self.lower = None;
         self.anchored = true;
         self.routed = seq;
         Step::Follows
     }
 
-    fn jump(&mut self, first: u64, seq: u64) -> Step {
-        let from = self.routed;
-        let resumed = matches!(self.phase, Phase::Resumed { .. });
-        self.steps += 1;
-        let step = self.follow(seq);
-        // Behind an anchor, a sparse relay's steps are its own way of counting.
-        if self.sparse() && !resumed {
-            return step;
-        }
-        Step::Jump {
-            from,
-            to: first.saturating_sub(1),
+    /// Goes on behind `first`, which `seq` confirmed; up to `seq` if nothing can lie between them.
+    fn go_on(&mut self, first: Doubted, seq: u64) {
+        self.follow(first.seq);
+        self.unreadable = first.unreadable;
+        if seq <= first.seq + 1 + first.unreadable {
+            self.follow(seq);
+        } else {
+            self.doubt(seq);
         }
     }
+
+    fn jump(&mut self, first: Doubted, seq: u64) -> Step {
+        let from = self.routed;
+        let resumed = matches!(self.phase, Phase::Resumed { .. });
+        // A step that a broken frame may have caused says nothing about the relay.
+        self.steps += u64::from(!self.misnumbered);
+        // Behind an anchor, a sparse relay's steps are its own way of counting.
+        if self.sparse() && !resumed {
+            return self.follow(seq);
+        }
+        self.go_on(first, seq);
+        Step::Jump {
+            from,
+            to: first.seq.saturating_sub(1),
+        }
+    }
+}
+
+/// Whether the second of two numbers of which nothing else is known speaks for the first.
+fn confirms(first: u64, seq: u64) -> bool {
+    seq > first && seq - first <= START_STEP
 }
 
 #[cfg(test)]
@@ -218,7 +299,7 @@ mod tests {
 
     fn follow(continuity: &mut Continuity, seqs: &[u64]) -> Vec<Step> {
         seqs.iter()
-            .map(|seq| continuity.judge(Some(*seq), Some(1)))
+            .map(|seq| continuity.judge(Some(*seq), Some(1), || true))
             .collect()
     }
 
@@ -263,39 +344,93 @@ mod tests {
 
     #[test]
     fn a_lying_number_moves_nothing() {
+        for sound in [false, true] {
+            let mut continuity = Continuity::resumed(100, 1);
+            follow(&mut continuity, &[100, 101]);
+            let lie = continuity.judge(Some(1 << 50), None, || sound);
+            assert_eq!(lie, Step::Unproven);
+            let steps = follow(&mut continuity, &[103, 104]);
+            // Of a frame that decodes it is not known that 102 was its number.
+            let gap = Step::Jump { from: 101, to: 102 };
+            let wanted = match sound {
+                false => [Step::Follows, Step::Follows],
+                true => [Step::Unproven, gap],
+            };
+            assert_eq!(steps, wanted);
+            assert_eq!(continuity.routed(), 104);
+        }
+    }
+
+    #[test]
+    fn broken_frames_confirm_nothing() {
+        let mut continuity = Continuity::resumed(100, 1);
+        follow(&mut continuity, &[100]);
+        for lie in [1 << 50, (1 << 50) + 1, 103, 104] {
+            assert_eq!(
+                continuity.judge(Some(lie), Some(1), || false),
+                Step::Unproven
+            );
+        }
+        assert_eq!(follow(&mut continuity, &[105]), [Step::Follows]);
+        let mut fresh = Continuity::start();
+        assert_eq!(fresh.judge(Some(9), None, || false), Step::Unproven);
+        assert_eq!(fresh.judge(Some(12), None, || false), Step::Unproven);
+        assert_eq!(fresh.tail(), None);
+    }
+
+    #[test]
+    fn what_lies_behind_a_jump_must_follow_too() {
         let mut continuity = Continuity::resumed(100, 1);
         assert_eq!(
-            follow(&mut continuity, &[100, 101, 1 << 50, 103, 104]),
+            follow(&mut continuity, &[200, 205, 205, 206]),
             [
-                Step::Again,
-                Step::Follows,
                 Step::Unproven,
-                Step::Follows,
-                Step::Follows
+                Step::Jump { from: 100, to: 199 },
+                Step::Unproven,
+                Step::Jump { from: 200, to: 204 },
             ]
         );
-        assert_eq!(continuity.routed(), 104);
+        let mut fresh = Continuity::start();
+        follow(&mut fresh, &[7, 9]);
+        assert_eq!(fresh.routed(), 7);
+    }
+
+    #[test]
+    fn a_frame_sent_twice_fills_no_gap() {
+        let mut continuity = Continuity::resumed(100, 1);
+        assert_eq!(
+            follow(&mut continuity, &[100, 102, 102, 103]),
+            [
+                Step::Again,
+                Step::Unproven,
+                Step::Unproven,
+                Step::Jump { from: 100, to: 101 }
+            ]
+        );
     }
 
     #[test]
     fn frames_without_a_number_took_one() {
         let mut continuity = Continuity::resumed(100, 1);
-        continuity.judge(Some(100), None);
-        assert_eq!(continuity.judge(None, None), Step::Unproven);
-        assert_eq!(continuity.judge(None, None), Step::Unproven);
-        assert_eq!(continuity.judge(Some(103), None), Step::Follows);
-        assert_eq!(continuity.judge(Some(105), None), Step::Unproven);
+        continuity.judge(Some(100), None, || true);
+        assert_eq!(continuity.judge(None, None, || true), Step::Unproven);
+        assert_eq!(continuity.judge(None, None, || true), Step::Unproven);
+        assert_eq!(continuity.judge(Some(103), None, || true), Step::Follows);
+        assert_eq!(continuity.judge(Some(105), None, || true), Step::Unproven);
     }
 
     #[test]
     fn smaller_numbers_with_newer_times_are_a_new_generation() {
         let mut continuity = Continuity::resumed(1000, 5_000_000);
-        assert_eq!(continuity.judge(Some(7), Some(4_000_000)), Step::Again);
+        let mut judge = |seq, time| continuity.judge(Some(seq), Some(time), || true);
+        assert_eq!(judge(7, 4_000_000), Step::Again);
         assert_eq!(
-            continuity.judge(Some(8), Some(90_000_000)),
-            Step::Restarted { from: 7 }
+            judge(8, 90_000_000),
+            Step::Again,
+            "one frame may be mistaken"
         );
-        assert_eq!(continuity.judge(Some(9), Some(90_000_000)), Step::Follows);
+        assert_eq!(judge(9, 90_000_000), Step::Restarted { from: 7 });
+        assert_eq!(judge(10, 90_000_000), Step::Follows);
     }
 
     #[test]
@@ -311,5 +446,122 @@ mod tests {
             .count();
         assert_eq!(jumps as u64, SPARSE_STEPS);
         assert!(continuity.sparse());
+    }
+
+    /// What a relay sends next.
+    #[derive(Debug, Clone, Copy)]
+    enum Sent {
+        Good,
+        Unreadable,
+        /// A broken frame with this number in it, relative to its own.
+        Lie(i64),
+        /// So many numbers are left out.
+        Gap(u64),
+        /// An earlier good frame again.
+        Again(usize),
+        /// The connection is lost, and resumed behind the tail.
+        Reconnect,
+    }
+
+    fn sent() -> impl proptest::strategy::Strategy<Value = Sent> {
+        use proptest::prelude::*;
+        prop_oneof![
+            20 => Just(Sent::Good),
+            3 => Just(Sent::Unreadable),
+            1 => (1_i64 << 40..1 << 52).prop_map(Sent::Lie),
+            3 => (-40_i64..40).prop_map(Sent::Lie),
+            1 => (1_u64..30).prop_map(Sent::Gap),
+            2 => (1_usize..20).prop_map(Sent::Again),
+            1 => Just(Sent::Reconnect),
+        ]
+    }
+
+    /// A frame: its true number, the number in it, whether it decodes.
+    type Frame = (u64, Option<u64>, bool);
+
+    /// A consumer that remembers what it saw and checks every claim.
+    struct Consumer {
+        continuity: Continuity,
+        seen: std::collections::BTreeSet<u64>,
+        span: Option<u64>,
+    }
+
+    impl Consumer {
+        fn take(&mut self, (number, seq, sound): Frame) {
+            let before = self.continuity.routed();
+            self.seen.insert(number);
+            match self.continuity.judge(seq, Some(1), || sound) {
+                Step::Starts { from } => self.span = Some(from),
+                Step::Jump { from, to } => {
+                    assert_eq!(from, before);
+                    assert!(to > from);
+                    self.span = Some(to);
+                }
+                Step::Restarted { .. } => panic!("nothing restarted"),
+                Step::Follows | Step::Again | Step::Unproven => {}
+            }
+            let routed = self.continuity.routed();
+            assert!(routed >= before);
+            let Some(from) = self.span else { return };
+            for claimed in (from + 1).max(before.min(routed))..=routed {
+                assert!(
+                    claimed == from || self.seen.contains(&claimed),
+                    "{claimed} is claimed"
+                );
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(1_000))]
+
+        #[test]
+        fn nothing_is_claimed_that_was_not_seen(
+            first in 1_u64..1_000,
+            events in proptest::collection::vec(sent(), 1..400),
+        ) {
+            let mut consumer = Consumer {
+                continuity: Continuity::start(),
+                seen: Default::default(),
+                span: None,
+            };
+            let mut log: Vec<Frame> = Vec::new();
+            let mut number = first;
+            let mut gaps = 0;
+            for event in events {
+                let frame = match event {
+                    Sent::Good => (number, Some(number), true),
+                    Sent::Unreadable => (number, None, false),
+                    Sent::Lie(by) => {
+                        let lie = number.saturating_add_signed(by).max(1);
+                        // A lie that is just the number that is due can't be told from the truth.
+                        let due = lie == consumer.continuity.routed() + 1;
+                        (number, (!due).then_some(lie), false)
+                    }
+                    Sent::Gap(by) => {
+                        gaps += 1;
+                        number += if gaps <= SPARSE_STEPS / 2 { by } else { 0 };
+                        continue;
+                    }
+                    Sent::Again(back) => {
+                        let at = log.len().checked_sub(back);
+                        if let Some(again) = at.map(|at| log[at]).filter(|frame| frame.2) {
+                            consumer.take(again);
+                        }
+                        continue;
+                    }
+                    Sent::Reconnect => {
+                        consumer.continuity.reconnected(1);
+                        let tail = consumer.continuity.tail().map_or(0, |(seq, _)| seq);
+                        let again = log.partition_point(|frame| frame.0 < tail);
+                        log[again..].iter().for_each(|frame| consumer.take(*frame));
+                        continue;
+                    }
+                };
+                log.push(frame);
+                consumer.take(frame);
+                number += 1;
+            }
+        }
     }
 }

@@ -32,7 +32,7 @@ impl Default for FaultLimits {
             share: 0.05,
             min_dids: 10,
             pause: Duration::from_secs(600),
-            hold: Duration::from_secs(2),
+            hold: Duration::from_secs(5),
         }
     }
 }
@@ -169,9 +169,9 @@ impl Faults {
 
     #[expect(clippy::cast_precision_loss, reason = "counts of a thousand frames")]
     fn hits_everyone(&self, state: &State) -> bool {
-        let enough = state.frames >= self.limits.window;
-        let many = state.failed as f64 > self.limits.share * state.frames as f64;
-        if !enough || !many {
+        // So many of a window decide it, whatever its other frames are: no suspect is let go before.
+        let looked_at = state.frames.max(self.limits.window);
+        if state.failed as f64 <= self.limits.share * looked_at as f64 {
             return false;
         }
         let dids: HashSet<u64> = state
@@ -232,6 +232,15 @@ mod tests {
         }
         assert!(!faults.tripped(), "the second reading goes on");
         assert_eq!(faults.verdict(faults.mark()), Verdict::Quarantine);
+    }
+
+    #[test]
+    fn a_pause_waits_for_no_more_frames_than_decide_it() {
+        let faults = faults();
+        faults.judge(50, (0..50).collect());
+        assert!(!faults.tripped());
+        faults.judge(1, vec![50]);
+        assert!(faults.tripped(), "51 of 1000 failed, whatever comes");
     }
 
     #[test]

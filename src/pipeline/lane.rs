@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::faults::{Mark, Verdict};
-use super::metrics::LaneMetrics;
+use super::metrics::{LaneMetrics, Rows, StoreMetrics};
 use super::progress::Ticket;
 use super::router::{Chunk, LaneInput, Source};
 use super::writes::{Counts, Writer};
@@ -38,6 +38,7 @@ pub(crate) struct Shared {
     pub in_flight_bytes: u32,
     pub epochs: Arc<Epochs>,
     pub runtime: Handle,
+    pub metrics: Arc<StoreMetrics>,
 }
 
 /// The ways into a lane.
@@ -147,7 +148,7 @@ pub(crate) fn spawn(
     ))
 }
 
-/// A lane that panics must not leave the others running: the process restarts at the watermark.
+/// Whatever panics on the way to the store must not leave the rest running: the process restarts at the watermark.
 struct AbortOnPanic;
 
 impl Drop for AbortOnPanic {
@@ -250,6 +251,7 @@ impl Lane {
 
     fn take(&mut self, chunk: Chunk) {
         if chunk.epoch != self.shared.epochs.current(chunk.stream) {
+            self.metrics.skipped("reread", chunk.len());
             return;
         }
         let began = Instant::now();
@@ -280,6 +282,9 @@ impl Lane {
                 let mut counts = Counts::default();
                 writer.event(&event, &mut self.json, &mut self.batch, &mut counts);
                 self.metrics.event(event_type(&event), &counts);
+                if matches!(event, Event::Unknown { .. }) {
+                    self.metrics.skipped("unknown_type", 1);
+                }
                 None
             }
             Err(error) => {
@@ -372,6 +377,7 @@ impl Lane {
         let batch = std::mem::replace(&mut self.batch, next);
         let delivery = Delivery {
             store: self.shared.store.clone(),
+            metrics: self.shared.metrics.clone(),
             failed: self.shared.failed.clone(),
             spares: self.spares.clone(),
             tickets,
@@ -387,6 +393,7 @@ impl Lane {
 /// A batch on its way to the store.
 struct Delivery {
     store: Arc<dyn Store>,
+    metrics: Arc<StoreMetrics>,
     failed: Arc<watch::Sender<Option<Arc<StoreError>>>>,
     spares: Sender<WriteBatch>,
     tickets: Vec<Arc<Ticket>>,
@@ -395,13 +402,17 @@ struct Delivery {
 
 impl Delivery {
     async fn run(self, batch: WriteBatch, began: Instant) {
+        // A store that panics would leave its chunks outstanding for ever.
+        let _guard = AbortOnPanic;
+        let rows = Rows::of(&batch);
         match self.store.apply(batch).await {
             Ok(empty) => {
-                LaneMetrics::stored(began.elapsed());
+                self.metrics.stored(rows, began.elapsed());
                 self.tickets.iter().for_each(|ticket| ticket.done());
                 let _ = self.spares.try_send(empty);
             }
             Err(error) => {
+                StoreMetrics::failed(&error);
                 self.failed.send_if_modified(|failed| {
                     let first = failed.is_none();
                     failed.get_or_insert_with(|| Arc::new(error));

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use metrics::Histogram;
+use metrics::{Counter, Histogram};
 
 use super::writes::Counts;
+use crate::store::{StoreError, WriteBatch};
 use crate::telemetry::metrics as names;
 
 /// What a lane counts between two batches.
@@ -14,6 +15,7 @@ pub(crate) struct LaneMetrics {
     ops: Counts,
     events: BTreeMap<&'static str, u64>,
     quarantined: BTreeMap<&'static str, u64>,
+    skipped: BTreeMap<&'static str, u64>,
 }
 
 impl LaneMetrics {
@@ -23,6 +25,7 @@ impl LaneMetrics {
             ops: Counts::default(),
             events: BTreeMap::new(),
             quarantined: BTreeMap::new(),
+            skipped: BTreeMap::new(),
         }
     }
 
@@ -46,6 +49,11 @@ impl LaneMetrics {
         *self.quarantined.entry(reason).or_default() += 1;
     }
 
+    /// Frames were not taken in, for a reason that is not their own fault.
+    pub fn skipped(&mut self, reason: &'static str, frames: usize) {
+        *self.skipped.entry(reason).or_default() += frames as u64;
+    }
+
     /// Tells the registry what was counted.
     pub fn publish(&mut self) {
         for (kind, count) in &mut self.events {
@@ -53,6 +61,11 @@ impl LaneMetrics {
         }
         for (reason, count) in &mut self.quarantined {
             names::QUARANTINED
+                .with([reason])
+                .increment(std::mem::take(count));
+        }
+        for (reason, count) in &mut self.skipped {
+            names::FRAMES_SKIPPED
                 .with([reason])
                 .increment(std::mem::take(count));
         }
@@ -73,9 +86,60 @@ impl LaneMetrics {
             names::RECORD_FAULTS.with([fault.as_str()]).increment(1);
         }
     }
+}
 
-    /// A batch became durable.
-    pub fn stored(took: Duration) {
-        names::STORE_WRITE.with([]).record(took);
+/// What is counted of batches, once each.
+pub(crate) struct StoreMetrics {
+    write: Histogram,
+    records: Counter,
+    repos: Counter,
+    repairs: Counter,
+    quarantine: Counter,
+}
+
+/// The rows of a batch, by table.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows {
+    records: u64,
+    repos: u64,
+    repairs: u64,
+    quarantine: u64,
+}
+
+impl Rows {
+    pub fn of(batch: &WriteBatch) -> Self {
+        Self {
+            records: batch.records().len() as u64,
+            repos: (batch.revs().len() + batch.statuses().len() + batch.handles().len()) as u64,
+            repairs: batch.repairs().len() as u64,
+            quarantine: batch.quarantined().len() as u64,
+        }
+    }
+}
+
+impl StoreMetrics {
+    pub fn new() -> Self {
+        let table = |name| names::STORE_WRITES.with([name]);
+        Self {
+            write: names::STORE_WRITE.with([]),
+            records: table("records"),
+            repos: table("repos"),
+            repairs: table("repairs"),
+            quarantine: table("quarantine"),
+        }
+    }
+
+    /// These rows became durable.
+    pub fn stored(&self, rows: Rows, took: Duration) {
+        self.write.record(took);
+        self.records.increment(rows.records);
+        self.repos.increment(rows.repos);
+        self.repairs.increment(rows.repairs);
+        self.quarantine.increment(rows.quarantine);
+    }
+
+    /// The store failed.
+    pub fn failed(error: &StoreError) {
+        names::STORE_ERRORS.with([error.kind()]).increment(1);
     }
 }

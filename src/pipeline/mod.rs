@@ -145,6 +145,7 @@ impl Pipeline {
             in_flight_bytes,
             epochs: epochs.clone(),
             runtime: tokio::runtime::Handle::current(),
+            metrics: Arc::new(metrics::StoreMetrics::new()),
         };
         let mut lanes = Vec::new();
         let mut threads = Vec::new();
@@ -195,13 +196,22 @@ impl Pipeline {
             ..
         } = self;
         drop(lanes);
-        let joined = tokio::task::spawn_blocking(move || {
+        // A thread of its own: one of the runtime's would keep that from ending where the store hangs.
+        let (tell, joined) = tokio::sync::oneshot::channel();
+        let join = move || {
             for thread in threads {
                 // A lane that panicked has aborted the process.
                 let _ = thread.join();
             }
-        });
-        let _ = joined.await;
+            let _ = tell.send(());
+        };
+        if std::thread::Builder::new()
+            .name("drain".to_owned())
+            .spawn(join)
+            .is_ok()
+        {
+            let _ = joined.await;
+        }
         let _ = in_flight.acquire_many(in_flight_bytes).await;
     }
 }

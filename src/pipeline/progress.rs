@@ -130,11 +130,19 @@ impl Progress {
         })
     }
 
-    /// The highest point at or below which all of the current span is durable.
+    /// The highest point at or below which everything is durable, in the current span or an earlier one that is not yet.
     pub fn watermark(&self) -> Option<Point> {
+        self.tail().map(|(_, at)| at)
+    }
+
+    /// The watermark and the span that it lies in.
+    pub fn tail(&self) -> Option<(Arc<Origin>, Point)> {
         let state = self.lock();
-        let number = state.retired + (state.spans.len() as u64).checked_sub(1)?;
-        state.spans.back().map(|span| state.durable(number, span))
+        let last = state.retired + (state.spans.len() as u64).checked_sub(1)?;
+        (state.retired..)
+            .zip(&state.spans)
+            .find(|(number, _)| *number == last || state.pending(*number))
+            .map(|(number, span)| (span.origin.clone(), state.durable(number, span)))
     }
 
     /// How far the current span was routed.
@@ -158,7 +166,8 @@ impl Progress {
             if news && durable.seq > span.from.seq {
                 facts.push(span.fact(durable));
             }
-            if durable.seq < span.routed.seq {
+            // Also a chunk that claims nothing here can hold what the next span claims: the frame that proved a jump.
+            if state.pending(number) {
                 break;
             }
         }
@@ -201,12 +210,14 @@ impl State {
         }
     }
 
+    /// Whether a chunk of this span is outstanding.
+    fn pending(&self, number: u64) -> bool {
+        self.outstanding.values().any(|chunk| chunk.span == number)
+    }
+
     fn front_is_done(&self) -> bool {
         self.spans.front().is_some_and(|span| {
-            let pending = self
-                .outstanding
-                .values()
-                .any(|chunk| chunk.span == self.retired);
+            let pending = self.pending(self.retired);
             let empty = span.routed.seq == span.from.seq;
             !pending && (empty || span.saved >= Some(span.routed.seq))
         })
@@ -351,5 +362,204 @@ mod tests {
                 (FactKind::Live, 5, 9)
             ]
         );
+    }
+
+    #[test]
+    fn a_jump_is_not_claimed_before_the_frame_that_showed_it() {
+        let progress = Arc::new(Progress::default());
+        progress.begin(origin(FactKind::Live), at(0));
+        progress.routed(at(100));
+        let doubted = progress.open_chunk(at(100));
+        progress.begin(origin(FactKind::Live), at(199));
+        progress.routed(at(201));
+        let facts = progress.facts();
+        assert_eq!(facts.len(), 1, "{facts:?}");
+        assert_eq!(progress.watermark(), Some(at(100)));
+        doubted.done();
+        assert_eq!(progress.facts().len(), 2);
+        assert_eq!(progress.watermark(), Some(at(201)));
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum Do {
+        /// The next frame comes, for this lane.
+        Route(usize),
+        /// A frame comes that does not move the stream: its number is not believed yet.
+        Doubt(usize),
+        /// A lane's open chunk is handed over.
+        HandOver(usize),
+        /// A part of a chunk is durable.
+        Done(usize),
+        /// A chunk gets one more part.
+        Split(usize),
+        /// Numbers are skipped: a new span begins behind them.
+        Jump(u64),
+        /// A frame is passed unread.
+        Pass,
+        /// The ledger is told.
+        Save,
+    }
+
+    fn steps() -> impl proptest::strategy::Strategy<Value = Vec<Do>> {
+        use proptest::prelude::*;
+        let step = prop_oneof![
+            12 => (0..3_usize).prop_map(Do::Route),
+            1 => (0..3_usize).prop_map(Do::Doubt),
+            3 => (0..3_usize).prop_map(Do::HandOver),
+            6 => (0..64_usize).prop_map(Do::Done),
+            1 => (0..64_usize).prop_map(Do::Split),
+            1 => (1..50_u64).prop_map(Do::Jump),
+            1 => Just(Do::Pass),
+            3 => Just(Do::Save),
+        ];
+        proptest::collection::vec(step, 1..300)
+    }
+
+    /// A router and a store, as far as the progress sees them, that know what is durable.
+    struct Model {
+        progress: Arc<Progress>,
+        /// The last number that was sent.
+        sent: u64,
+        routed: u64,
+        open: [Option<(Arc<Ticket>, Vec<u64>)>; 3],
+        handed: Vec<(Arc<Ticket>, Vec<u64>, u32)>,
+        /// Frames that are not durable.
+        volatile: std::collections::BTreeSet<u64>,
+        passed: std::collections::BTreeSet<u64>,
+        skipped: std::collections::BTreeSet<u64>,
+        claimed: std::collections::BTreeMap<u64, u64>,
+    }
+
+    impl Model {
+        fn frame(&mut self, lane: usize, seq: u64) {
+            let (progress, routed) = (&self.progress, at(self.routed));
+            let open = self.open[lane].get_or_insert_with(|| {
+                progress.routed(routed);
+                (progress.open_chunk(routed), Vec::new())
+            });
+            open.1.push(seq);
+            self.volatile.insert(seq);
+        }
+
+        fn hand_over(&mut self, lane: usize) {
+            if let Some((ticket, frames)) = self.open[lane].take() {
+                self.handed.push((ticket, frames, 1));
+            }
+        }
+
+        fn flush(&mut self) {
+            (0..3).for_each(|lane| self.hand_over(lane));
+            self.progress.routed(at(self.routed));
+        }
+
+        fn step(&mut self, step: Do) {
+            match step {
+                Do::Route(lane) => {
+                    self.sent += 1;
+                    self.frame(lane, self.sent);
+                    self.routed = self.sent;
+                }
+                Do::Doubt(lane) => {
+                    self.sent += 1;
+                    self.frame(lane, self.sent);
+                }
+                Do::HandOver(lane) => self.hand_over(lane),
+                Do::Done(chunk) if !self.handed.is_empty() => {
+                    let chunk = chunk % self.handed.len();
+                    let (ticket, frames, parts) = &mut self.handed[chunk];
+                    ticket.done();
+                    *parts -= 1;
+                    if *parts == 0 {
+                        frames.iter().for_each(|seq| {
+                            self.volatile.remove(seq);
+                        });
+                        self.handed.swap_remove(chunk);
+                    }
+                }
+                Do::Split(chunk) if !self.handed.is_empty() => {
+                    let chunk = chunk % self.handed.len();
+                    self.handed[chunk].0.split();
+                    self.handed[chunk].2 += 1;
+                }
+                Do::Jump(by) => {
+                    // The frame that shows it comes before it is believed.
+                    self.frame(0, self.sent + by + 1);
+                    self.flush();
+                    self.skipped.extend(self.sent + 1..=self.sent + by);
+                    self.progress
+                        .begin(origin(FactKind::Live), at(self.sent + by));
+                    self.sent += by + 1;
+                    self.routed = self.sent;
+                }
+                Do::Pass if self.sent == self.routed => {
+                    self.flush();
+                    self.sent += 1;
+                    self.routed = self.sent;
+                    self.passed.insert(self.routed);
+                    self.progress.pass(at(self.routed));
+                }
+                Do::Save => {
+                    let facts = self.progress.facts();
+                    self.check(&facts);
+                    self.progress.saved(&facts);
+                }
+                Do::Done(_) | Do::Split(_) | Do::Pass => {}
+            }
+        }
+
+        fn check(&mut self, facts: &[Fact]) {
+            for fact in facts {
+                let before = self.claimed.insert(fact.from_seq, fact.to_seq);
+                assert!(
+                    before.is_none_or(|before| before <= fact.to_seq),
+                    "facts only grow"
+                );
+                for seq in fact.from_seq + 1..=fact.to_seq {
+                    assert!(!self.volatile.contains(&seq), "{seq} is not durable");
+                    assert!(!self.skipped.contains(&seq), "{seq} never came");
+                    let passed = fact.kind == FactKind::Passed;
+                    assert_eq!(passed, self.passed.contains(&seq), "{seq}");
+                }
+            }
+        }
+
+        /// Where a restart goes on: nothing at or below it may be lost.
+        fn resumes_at(&self) -> u64 {
+            self.claimed.values().copied().max().unwrap_or(0)
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(1_000))]
+
+        #[test]
+        fn no_fact_runs_ahead_of_what_is_durable(steps in steps()) {
+            let mut model = Model {
+                progress: Arc::new(Progress::default()),
+                sent: 0,
+                routed: 0,
+                open: Default::default(),
+                handed: Vec::new(),
+                volatile: Default::default(),
+                passed: Default::default(),
+                skipped: Default::default(),
+                claimed: Default::default(),
+            };
+            model.progress.begin(origin(FactKind::Live), at(0));
+            for step in steps {
+                model.step(step);
+                let resume = model.resumes_at();
+                proptest::prop_assert!(
+                    model.volatile.first().is_none_or(|oldest| *oldest > resume)
+                );
+            }
+            model.flush();
+            while !model.handed.is_empty() {
+                model.step(Do::Done(0));
+            }
+            model.step(Do::Save);
+            proptest::prop_assert_eq!(model.resumes_at(), model.routed, "all is claimed in the end");
+            proptest::prop_assert!(model.progress.settled());
+        }
     }
 }

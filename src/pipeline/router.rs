@@ -1,6 +1,7 @@
 //! From the socket to the lanes: one router per stream, on the reader's task.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam_channel::{Sender, TrySendError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -9,6 +10,7 @@ use super::progress::Ticket;
 use super::{Epochs, Point, Progress, Stream};
 use crate::decode::Peek;
 use crate::slot::{self, SlotSet};
+use crate::telemetry::metrics::{self as names, SecondsCounter};
 
 /// Frames after which a chunk is handed over.
 const CHUNK_FRAMES: usize = 64;
@@ -75,6 +77,8 @@ pub struct Router {
     epochs: Arc<Epochs>,
     /// Up to where the stream was routed, told to the progress with each chunk.
     routed: Point,
+    /// Time in which a budget was used up.
+    full: SecondsCounter,
 }
 
 impl Router {
@@ -92,6 +96,7 @@ impl Router {
             open,
             epochs,
             routed: Point::default(),
+            full: SecondsCounter::new(names::PIPELINE_FULL.with([])),
         }
     }
 
@@ -181,18 +186,8 @@ impl Router {
         let bytes = u32::try_from(waiting.bytes.len())
             .unwrap_or(u32::MAX)
             .min(input.max_bytes);
-        let frames = input
-            .frames
-            .clone()
-            .acquire_many_owned(frames)
-            .await
-            .map_err(|_| Stopped)?;
-        let bytes = input
-            .bytes
-            .clone()
-            .acquire_many_owned(bytes)
-            .await
-            .map_err(|_| Stopped)?;
+        let frames = acquire(&input.frames, frames, &self.full).await?;
+        let bytes = acquire(&input.bytes, bytes, &self.full).await?;
         let Some(mut chunk) = open.take() else {
             return Ok(());
         };
@@ -202,5 +197,34 @@ impl Router {
             // The channel has room for as many chunks as there are frames in the budget.
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(Stopped),
         }
+    }
+}
+
+/// Takes from a budget; counts the time that it was used up.
+async fn acquire(
+    budget: &Arc<Semaphore>,
+    amount: u32,
+    full: &SecondsCounter,
+) -> Result<OwnedSemaphorePermit, Stopped> {
+    if let Ok(permit) = budget.clone().try_acquire_many_owned(amount) {
+        return Ok(permit);
+    }
+    let _waiting = Waiting {
+        full,
+        since: Instant::now(),
+    };
+    let permit = budget.clone().acquire_many_owned(amount).await;
+    permit.map_err(|_| Stopped)
+}
+
+/// Counts its own life, also one that is cut short.
+struct Waiting<'a> {
+    full: &'a SecondsCounter,
+    since: Instant,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.full.add(self.since.elapsed());
     }
 }

@@ -63,6 +63,11 @@ impl Subscription {
         self.rota.current()
     }
 
+    /// All relays that there are.
+    pub fn relays(&self) -> impl Iterator<Item = &RelayUrl> {
+        self.options.urls.iter()
+    }
+
     /// Whether a connection is open, as far as is known.
     pub fn is_connected(&self) -> bool {
         self.connection.is_some()

@@ -3,6 +3,9 @@
 use super::{Quarantined, Repair, RepoStatus};
 use crate::decode::{Cid, Tid};
 
+/// Bytes that an emptied batch keeps at most.
+const KEPT_BYTES: usize = 4 << 20;
+
 /// A range of the batch's arena.
 #[derive(Debug, Clone, Copy, Default)]
 struct Span {
@@ -232,9 +235,10 @@ impl WriteBatch {
         self.len() == 0
     }
 
-    /// Empties the batch; its memory stays for the next use.
+    /// Empties the batch; its memory stays for the next use, but for what an unusually large one took.
     pub fn clear(&mut self) {
         self.arena.clear();
+        self.arena.shrink_to(KEPT_BYTES);
         self.records.clear();
         self.revs.clear();
         self.statuses.clear();

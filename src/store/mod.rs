@@ -73,6 +73,22 @@ pub enum StoreError {
     Closed,
 }
 
+impl StoreError {
+    /// The label in metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Locked(_) => "locked",
+            Self::Format { .. } => "format",
+            Self::DiskFull { .. } => "disk_full",
+            Self::Corrupt { .. } => "corrupt",
+            Self::Failed(_) => "failed",
+            Self::Refused(_) => "refused",
+            Self::Query(_) => "query",
+            Self::Closed => "closed",
+        }
+    }
+}
+
 /// What a store has to say about itself for metrics and `/readyz`.
 #[derive(Debug, Clone, Default)]
 pub struct Health {

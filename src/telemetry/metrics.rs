@@ -107,11 +107,11 @@ families! {
     RELAY_BYTES: Counter CounterFamily "relay_bytes_total" ["stream"]
         "Bytes of the frames received";
     RELAY_SEQ: Gauge GaugeFamily "relay_seq" ["stream"]
-        "The newest seq received";
+        "The newest seq received that follows what came before";
     RELAY_LAG: Gauge GaugeFamily "relay_lag_seconds" []
         "Now minus the time of the newest event received, in seconds";
     RELAY_SEQ_JUMPS: Counter CounterFamily "relay_seq_jumps_total" ["relay"]
-        "Resumptions whose first seq was not the one after the cursor: something is missing";
+        "Steps in the numbering of this relay that left a gap in the ledger: something is missing";
     WATERMARK_LAG: Gauge GaugeFamily "watermark_lag_seconds" []
         "Now minus the time of the newest event at or below which everything is durable, in seconds";
     WATERMARK_SEQ: Gauge GaugeFamily "watermark_seq" ["stream"]
@@ -135,7 +135,7 @@ families! {
     PIPELINE_FULL: Counter CounterFamily "pipeline_full_seconds_total" []
         "Seconds in which reading stood still because a queue was full";
     DECODE: Histogram HistogramFamily "decode_seconds" []
-        "Time to decode a frame, in seconds, of a sample of the frames";
+        "Time to decode a frame, in seconds: one sample a chunk, the mean of its frames";
     STORE_WRITE: Histogram HistogramFamily "store_write_seconds" []
         "Time from handing a batch to the store until it is durable, in seconds";
     STORE_WRITES: Counter CounterFamily "store_writes_total" ["table"]
@@ -143,13 +143,13 @@ families! {
     STORE_ERRORS: Counter CounterFamily "store_errors_total" ["kind"]
         "Errors of the store, by kind";
     STORE_RETRIES: Counter CounterFamily "store_retries_total" []
-        "Writes that were tried again";
+        "Writes that were tried again; none with the embedded store";
     STORE_DISK_BYTES: Gauge GaugeFamily "store_disk_bytes" []
         "Bytes of the embedded store on disk";
     STORE_FREE_BYTES: Gauge GaugeFamily "store_free_bytes" []
         "Free bytes on the disk of the embedded store";
     LEDGER_MISSING: Gauge GaugeFamily "ledger_missing_seconds" []
-        "How much of what is wanted is not held, in seconds";
+        "Time between held intervals that is not held, over all relays, in seconds";
     REPAIRS_PENDING: Gauge GaugeFamily "repairs_pending" ["reason"]
         "Repairs that wait, by reason";
     INGEST_PAUSED: Gauge GaugeFamily "ingest_paused" ["reason"]

@@ -1,15 +1,17 @@
 //! A worker in this process, over the store in memory.
+#![allow(dead_code)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use penstock::clock::SystemClock;
+use penstock::clock::{Clock, SystemClock};
 use penstock::config::{Config, Sources};
 use penstock::daemon::{self, DaemonError};
 use penstock::store::memory::MemoryStore;
 use penstock::store::{Fact, RecordsQuery, Store};
 use penstock_loadtest::{Oracle, RelayServer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -18,8 +20,10 @@ const DEADLINE: Duration = Duration::from_secs(120);
 
 /// A running worker.
 pub struct Worker {
-    store: Arc<dyn Store>,
+    pub store: Arc<dyn Store>,
     dir: Arc<tempfile::TempDir>,
+    clock: Arc<dyn Clock>,
+    id: u16,
     stop: CancellationToken,
     running: JoinHandle<Result<(), DaemonError>>,
 }
@@ -28,6 +32,7 @@ pub struct Worker {
 pub struct Stopped {
     pub store: Arc<dyn Store>,
     dir: Arc<tempfile::TempDir>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Worker {
@@ -43,8 +48,48 @@ impl Worker {
 
     /// Another worker over the same store.
     pub async fn beside(&self, relay: &RelayServer, id: u16, count: u16) -> Self {
-        let (store, dir) = (self.store.clone(), self.dir.clone());
-        Stopped { store, dir }.start_as(relay, &[], id, count).await
+        let stopped = Stopped {
+            store: self.store.clone(),
+            dir: self.dir.clone(),
+            clock: self.clock.clone(),
+        };
+        stopped.start_as(relay, &[], id, count).await
+    }
+
+    /// What its HTTP surface answers, head and body.
+    pub async fn get(&self, path: &str) -> String {
+        let socket = self.dir.path().join(format!("{}.sock", self.id));
+        let mut answer = String::new();
+        if let Ok(mut stream) = tokio::net::UnixStream::connect(socket).await {
+            let request =
+                format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            stream.read_to_string(&mut answer).await.unwrap();
+        }
+        answer
+    }
+
+    /// Waits until `/readyz` says something.
+    pub async fn until_unready(&mut self, why: &str) {
+        let deadline = tokio::time::Instant::now() + DEADLINE;
+        let mut look = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            look.tick().await;
+            let answer = self.get("/readyz").await;
+            if answer.contains(why) {
+                assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+                return;
+            }
+            assert!(!self.running.is_finished(), "the worker ended");
+            assert!(tokio::time::Instant::now() < deadline, "{answer}");
+        }
+    }
+
+    /// The value of a metric, as its line begins; 0 if there is none.
+    pub async fn metric(&self, line: &str) -> f64 {
+        let text = self.get("/metrics").await;
+        let found = text.lines().find_map(|found| found.strip_prefix(line));
+        found.map_or(0.0, |value| value.trim().parse().unwrap())
     }
 
     /// Waits until the facts reach a number.
@@ -79,21 +124,40 @@ impl Worker {
     /// Stops it in an orderly way.
     pub async fn stop(self) -> Stopped {
         self.stop.cancel();
-        self.running.await.unwrap().unwrap();
-        Stopped {
+        let (ended, stopped) = self.end().await;
+        ended.unwrap();
+        stopped
+    }
+
+    /// Waits for its end.
+    pub async fn end(self) -> (Result<(), DaemonError>, Stopped) {
+        let ended = tokio::time::timeout(DEADLINE, self.running).await;
+        let stopped = Stopped {
             store: self.store,
             dir: self.dir,
-        }
+            clock: self.clock,
+        };
+        (ended.expect("the worker ends").unwrap(), stopped)
     }
 }
 
 impl Stopped {
-    fn empty() -> Self {
-        let dir = Arc::new(tempfile::tempdir().unwrap());
+    pub fn empty() -> Self {
+        Self::over(Arc::new(MemoryStore::new()))
+    }
+
+    /// No worker yet, over this store.
+    pub fn over(store: Arc<dyn Store>) -> Self {
         Self {
-            store: Arc::new(MemoryStore::new()),
-            dir,
+            store,
+            dir: Arc::new(tempfile::tempdir().unwrap()),
+            clock: Arc::new(SystemClock),
         }
+    }
+
+    /// The same with another clock.
+    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, ..self }
     }
 
     /// Starts again over the same store.
@@ -102,17 +166,24 @@ impl Stopped {
     }
 
     async fn start_as(&self, relay: &RelayServer, set: &[&str], id: u16, count: u16) -> Worker {
-        let mut config = config(relay, &self.dir, set, id);
+        self.start_at(&relay.url(), set, id, count).await
+    }
+
+    /// Starts at these relays, by comma.
+    pub async fn start_at(&self, urls: &str, set: &[&str], id: u16, count: u16) -> Worker {
+        let mut config = config(urls, &self.dir, set, id);
         config.worker.id = id;
         config.worker.count = count;
         let (store, stop) = (self.store.clone(), CancellationToken::new());
         let running = tokio::spawn({
-            let (store, stop) = (store.clone(), stop.clone());
-            async move { daemon::run(&config, store, Arc::new(SystemClock), stop).await }
+            let (store, stop, clock) = (store.clone(), stop.clone(), self.clock.clone());
+            async move { daemon::run(&config, store, clock, stop).await }
         });
         Worker {
             store,
             dir: self.dir.clone(),
+            clock: self.clock.clone(),
+            id,
             stop,
             running,
         }
@@ -121,6 +192,12 @@ impl Stopped {
     /// Every fact.
     pub async fn facts(&self) -> Vec<Fact> {
         self.store.facts().await.unwrap()
+    }
+
+    /// Up to where the newest fact goes.
+    pub async fn held(&self) -> u64 {
+        let facts = self.facts().await;
+        facts.iter().map(|fact| fact.to_seq).max().unwrap_or(0)
     }
 
     /// Compares what is held with the oracle.
@@ -179,9 +256,9 @@ impl Stopped {
     }
 }
 
-fn config(relay: &RelayServer, dir: &tempfile::TempDir, set: &[&str], id: u16) -> Config {
+fn config(urls: &str, dir: &tempfile::TempDir, set: &[&str], id: u16) -> Config {
     let mut settings = vec![
-        format!("relay.urls={}", relay.url()),
+        format!("relay.urls={urls}"),
         "backfill.days=-1".to_owned(),
         "relay.backoff_min=1ms".to_owned(),
         "relay.backoff_max=50ms".to_owned(),

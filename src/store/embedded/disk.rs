@@ -99,7 +99,9 @@ impl Folder {
         }
         Err(StoreError::DiskFull {
             dir: self.dir.display().to_string(),
-            detail: format!("{free} bytes are free, {min_free} are to stay free"),
+            detail: format!(
+                "{free} bytes are free, store.embedded.min_free keeps {min_free} bytes free"
+            ),
         })
     }
 

@@ -1,4 +1,9 @@
 //! The live stream: from the relay's socket to the lanes, over disconnects, jumps, poison and pauses.
+//!
+//! Here is the way of a frame; where streams go on is in `position`, and when nothing is read in `pause`.
+
+mod pause;
+mod position;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,13 +19,14 @@ use super::status::{Pause, Status};
 use super::times::Times;
 use crate::clock::Clock;
 use crate::decode::{self, Decoder, Event, Kind, Peek};
-use crate::ledger::continuity::{Continuity, Step};
-use crate::ledger::{self, Resume};
-use crate::pipeline::{Faults, Origin, Point, Progress, Router, Source};
+use crate::ledger::Resume;
+use crate::ledger::continuity::Step;
+use crate::pipeline::{Faults, Point, Progress, Router};
 use crate::relay::{DisconnectReason, FailedAttempt, Lost, RelayUrl, Signal, Subscription};
 use crate::slot::SlotSet;
-use crate::store::{Fact, FactKind, StoreError};
+use crate::store::{Fact, StoreError};
 use crate::telemetry::repeated;
+use position::Current;
 
 /// How long a frame may wait for more before its chunk is handed over.
 const FLUSH_AFTER: Duration = Duration::from_millis(1);
@@ -30,8 +36,6 @@ const TURN: u64 = 256;
 const SAMPLE: u64 = 16;
 /// Breaks at one cursor after which the frame behind it is passed.
 const STRIKES: u32 = 3;
-/// How often a wrong clock is looked at again.
-const CLOCK_CHECK: Duration = Duration::from_secs(10);
 
 /// What the live stream is made of.
 pub(crate) struct LiveParts {
@@ -58,6 +62,8 @@ pub(crate) struct Live {
     /// Where each relay goes on; the current one's is in `continuity`.
     tails: HashMap<String, Resume>,
     current: Option<Current>,
+    /// How often each relay said that our cursor is ahead of it, since its stream went on.
+    future_cursors: HashMap<String, u32>,
     times: Times,
     metrics: StreamMetrics,
     /// Reads the messages that are for the reader: errors and information.
@@ -65,15 +71,6 @@ pub(crate) struct Live {
     frames: u64,
     flush_at: Option<Instant>,
     strikes: (u64, u32),
-}
-
-/// The relay that is being read.
-struct Current {
-    relay: String,
-    generation: u32,
-    continuity: Continuity,
-    source: Arc<Source>,
-    run: u64,
 }
 
 /// Why reading stopped.
@@ -97,6 +94,7 @@ impl Live {
             watched,
             tails: HashMap::new(),
             current: None,
+            future_cursors: HashMap::new(),
             times: Times::default(),
             metrics: StreamMetrics::new("live"),
             decoder: Decoder::new(decode::DecodeOptions::default()),
@@ -124,25 +122,15 @@ impl Live {
 
     /// Connects; `None` at the shutdown.
     async fn connect(&mut self, shutdown: &CancellationToken) -> Option<()> {
-        let Self {
-            parts,
-            tails,
-            current,
-            metrics,
-            times,
-            ..
-        } = self;
-        let (from_oldest, time) = (parts.from_oldest, times.median());
-        let resume = |url: &RelayUrl| {
-            let here = current
-                .as_ref()
-                .filter(|current| current.relay == url.host());
-            let here = here.and_then(|current| current.tail(time));
-            cursor(
-                here.as_ref().or_else(|| tails.get(&url.host())),
-                from_oldest,
-            )
-        };
+        // The subscription asks for cursors while it is borrowed: they are worked out before.
+        let cursors: HashMap<String, Option<u64>> = self
+            .parts
+            .subscription
+            .relays()
+            .map(|relay| (relay.host(), self.cursor(&relay.host())))
+            .collect();
+        let resume = |url: &RelayUrl| cursors.get(&url.host()).copied().flatten();
+        let Self { parts, metrics, .. } = self;
         let status = parts.status.clone();
         let failed = |attempt: &FailedAttempt| {
             metrics.reconnect(&attempt.relay.host(), attempt.reason.as_str());
@@ -165,47 +153,6 @@ impl Live {
         Some(())
     }
 
-    /// Makes the relay the current one.
-    fn enter(&mut self, relay: &str) {
-        let time = self.times.median();
-        if let Some(current) = self.current.as_mut()
-            && current.relay == relay
-        {
-            current.continuity.reconnected(time);
-            return;
-        }
-        if let Some(left) = self.current.take()
-            && let Some(tail) = left.tail(time)
-        {
-            self.tails.insert(left.relay, tail);
-        }
-        let tail = self.tails.get(relay);
-        let generation = tail.map_or(0, |tail| tail.generation);
-        let run = self.parts.clock.now_micros();
-        let mut current = Current {
-            relay: relay.to_owned(),
-            generation,
-            continuity: Continuity::start(),
-            source: Arc::new(Source {
-                relay: relay.to_owned(),
-                generation,
-            }),
-            run,
-        };
-        if let Some(tail) = tail {
-            current.continuity = Continuity::resumed(tail.seq, tail.time);
-            let from = Point {
-                seq: tail.seq,
-                time: tail.time,
-            };
-            self.progress.begin(self.origin(&current), from);
-            self.parts.router.advance(from);
-        } else {
-            self.parts.router.advance(Point::default());
-        }
-        self.current = Some(current);
-    }
-
     /// Reads until the connection ends or something stops it.
     async fn read(&mut self, shutdown: &CancellationToken) -> Stop {
         loop {
@@ -221,7 +168,7 @@ impl Live {
                 Signal::Frame(frame) => frame,
                 Signal::Lost(lost) => return Stop::Lost(lost),
             };
-            if let Err(stop) = self.take(&frame).await {
+            if let Err(stop) = self.take(&frame, shutdown).await {
                 return stop;
             }
             if self.frames.is_multiple_of(TURN) {
@@ -250,7 +197,7 @@ impl Live {
             }
             signal = self.parts.subscription.next() => Ok(Some(signal)),
             () = shutdown.cancelled() => Err(Stop::Shutdown),
-            () = self.parts.faults.wait() => Err(Stop::Pause(Pause::Faults)),
+            () = self.parts.faults.wait() => Ok(None),
         }
     }
 
@@ -258,61 +205,68 @@ impl Live {
         if shutdown.is_cancelled() {
             return Some(Stop::Shutdown);
         }
-        if self.parts.faults.tripped() {
-            return Some(Stop::Pause(Pause::Faults));
-        }
-        let ahead = self.clock_is_behind(self.parts.clock.now_micros())?;
-        Some(Stop::Pause(Pause::Clock {
-            ahead_seconds: ahead / 1_000_000,
-        }))
-    }
-
-    /// By how much the frames' times are ahead of our clock, if it is too much (microseconds).
-    fn clock_is_behind(&self, now: u64) -> Option<u64> {
-        let allowed = u64::try_from(self.parts.clock_ahead.as_micros()).unwrap_or(u64::MAX);
-        self.times.ahead_of(now, allowed)
+        self.must_pause().map(Stop::Pause)
     }
 
     /// Takes one frame in.
-    async fn take(&mut self, frame: &[u8]) -> Result<(), Stop> {
+    async fn take(&mut self, frame: &[u8], shutdown: &CancellationToken) -> Result<(), Stop> {
         let peek = decode::peek(frame);
         self.frames += 1;
         self.metrics.frame(frame.len());
-        if matches!(peek.kind, Kind::Error | Kind::Info) {
-            return self.message(frame);
-        }
-        let time = self.sample(&peek);
-        let Some(current) = self.current.as_mut() else {
+        if matches!(peek.kind, Kind::Error | Kind::Info) && self.message(frame)? {
             return Ok(());
-        };
-        let step = current.continuity.judge(peek.seq, time);
+        }
+        let step = self.judge(frame, &peek);
         self.follow(step).await?;
         let Some(current) = self.current.as_ref() else {
             return Ok(());
         };
-        let taken = self
+        let route = self
             .parts
             .router
-            .route(frame, &peek, &current.source, &self.progress)
-            .await;
+            .route(frame, &peek, &current.source, &self.progress);
+        // A full queue must not keep the process from stopping. What was routed so far stays in the router.
+        let taken = tokio::select! {
+            biased;
+            taken = route => taken,
+            () = shutdown.cancelled() => return Err(Stop::Shutdown),
+        };
         match taken {
             Ok(true) => {}
             Ok(false) => self.metrics.other_slot(),
             Err(_) => return Err(Stop::Shutdown),
         }
-        if matches!(
-            step,
-            Step::Follows | Step::Jump { .. } | Step::Starts { .. } | Step::Restarted { .. }
-        ) {
-            let seq = current.continuity.routed();
-            self.parts.router.advance(Point {
-                seq,
-                time: self.times.median(),
-            });
-            self.parts.subscription.progressed();
-            self.metrics.routed(seq);
+        if !matches!(step, Step::Again | Step::Unproven) {
+            self.advance();
         }
         Ok(())
+    }
+
+    /// Judges how a frame goes on from the one before.
+    fn judge(&mut self, frame: &[u8], peek: &Peek<'_>) -> Step {
+        let time = self.sample(peek);
+        let (decoder, clock) = (&mut self.decoder, &self.parts.clock);
+        let sound = || {
+            let event = decoder.decode(frame, clock.now_micros());
+            event.is_ok_and(|event| !matches!(event, Event::Info(_) | Event::Error { .. }))
+        };
+        match self.current.as_mut() {
+            Some(current) => current.continuity.judge(peek.seq, time, sound),
+            None => Step::Unproven,
+        }
+    }
+
+    /// Notes up to where the stream was routed.
+    fn advance(&mut self) {
+        let Some(current) = &self.current else { return };
+        let seq = current.continuity.routed();
+        if !self.future_cursors.is_empty() {
+            self.future_cursors.remove(&current.relay);
+        }
+        let time = self.times.median();
+        self.parts.router.advance(Point { seq, time });
+        self.parts.subscription.progressed();
+        self.metrics.routed(seq);
     }
 
     /// Reads the time of some frames, and of all where a decision hangs on it.
@@ -321,7 +275,8 @@ impl Live {
             .current
             .as_ref()
             .is_some_and(|current| current.continuity.resuming());
-        if !resuming && self.parts.router.has_open() && !self.frames.is_multiple_of(SAMPLE) {
+        let enough = !resuming && self.times.full() && self.parts.router.has_open();
+        if enough && !self.frames.is_multiple_of(SAMPLE) {
             return None;
         }
         let time = peek.time.and_then(decode::time::parse_datetime)?;
@@ -331,65 +286,18 @@ impl Live {
         Some(time)
     }
 
-    /// Begins a new span where the stream does not go on where it was.
-    async fn follow(&mut self, step: Step) -> Result<(), Stop> {
-        let (from, generation) = match step {
-            Step::Follows | Step::Again | Step::Unproven => return Ok(()),
-            Step::Starts { from } => (from, 0),
-            Step::Jump { from, to } => {
-                self.jumped(from, to);
-                (to, 0)
-            }
-            Step::Restarted { from } => (from, 1),
-        };
-        // A chunk belongs to one span: what is open goes first.
-        self.flush().await;
-        let Some(current) = self.current.as_mut() else {
-            return Ok(());
-        };
-        if generation > 0 {
-            current.generation += 1;
-            current.run = self.parts.clock.now_micros();
-            let (relay, generation) = (current.relay.clone(), current.generation);
-            tracing::warn!(%relay, generation, seq = from + 1, "the relay counts anew: a new generation begins");
-            current.source = Arc::new(Source { relay, generation });
-        }
-        let from = Point {
-            seq: from,
-            time: self.times.median(),
-        };
-        let Some(current) = self.current.as_ref() else {
-            return Ok(());
-        };
-        self.progress.begin(self.origin(current), from);
-        self.parts.router.advance(from);
-        Ok(())
-    }
-
-    fn jumped(&self, from: u64, to: u64) {
-        let relay = self
-            .current
-            .as_ref()
-            .map(|current| current.relay.as_str())
-            .unwrap_or_default();
-        self.metrics.jump(relay);
-        tracing::warn!(
-            relay,
-            from_seq = from,
-            to_seq = to,
-            missing = to - from,
-            "the relay skipped numbers: the gap stays open in the ledger"
-        );
-    }
-
-    /// Reads a message that is for the reader.
-    fn message(&mut self, frame: &[u8]) -> Result<(), Stop> {
+    /// Reads a message that is for the reader; `false`: it is none, and goes the way of every frame that can't be read.
+    fn message(&mut self, frame: &[u8]) -> Result<bool, Stop> {
         match self.decoder.decode(frame, self.parts.clock.now_micros()) {
             Ok(Event::Error { error, message }) => {
                 tracing::warn!(error, message, "the relay sent an error");
                 self.metrics.event("error");
+                let future = error == "FutureCursor";
                 let (reason, detail) =
                     (DisconnectReason::ErrorFrame, format!("{error}: {message}"));
+                if future {
+                    self.cursor_refused();
+                }
                 self.parts.subscription.disconnect(reason);
                 Err(Stop::Lost(Lost {
                     reason,
@@ -398,14 +306,14 @@ impl Live {
                 }))
             }
             Ok(Event::Info(info)) => {
-                tracing::warn!(name = info.name, message = info.message, "the relay says");
+                if let Some(held_back) = repeated("relay_info", info.name) {
+                    let (name, message) = (info.name, info.message);
+                    tracing::warn!(name, message, held_back, "the relay says");
+                }
                 self.metrics.event("info");
-                Ok(())
+                Ok(true)
             }
-            _ => {
-                self.metrics.skipped("unreadable_message");
-                Ok(())
-            }
+            _ => Ok(false),
         }
     }
 
@@ -458,99 +366,5 @@ impl Live {
             detail = lost.detail,
             "passed a frame that can't be read: the ledger shows it"
         );
-    }
-
-    /// Stops reading for a while, forgets what is not durable, and goes on behind the watermark.
-    async fn pause(
-        &mut self,
-        pause: Pause,
-        shutdown: &CancellationToken,
-    ) -> Result<(), StoreError> {
-        tracing::error!(reason = %pause, "ingestion pauses");
-        self.parts.subscription.disconnect(DisconnectReason::Resume);
-        self.parts.status.pause(Some(pause.clone()));
-        self.metrics.paused(pause.as_str(), true);
-        self.parts.router.reset();
-        self.parts.recorder.save(&self.progress).await?;
-        match &pause {
-            Pause::Faults => {
-                let wait = tokio::time::sleep(self.parts.faults.limits().pause);
-                tokio::select! { () = wait => {}, () = shutdown.cancelled() => {} }
-            }
-            Pause::Clock { .. } => self.wait_for_the_clock(shutdown).await,
-        }
-        self.parts.faults.resume(matches!(pause, Pause::Faults));
-        self.times = Times::default();
-        self.current = None;
-        self.progress = Arc::new(Progress::default());
-        self.watched.send_replace(self.progress.clone());
-        self.tails.clear();
-        let facts = self.parts.recorder.facts().await?;
-        self.go_on_behind(&facts);
-        self.parts.status.pause(None);
-        self.metrics.paused(pause.as_str(), false);
-        tracing::info!("ingestion goes on behind the watermark");
-        Ok(())
-    }
-
-    /// Waits until our clock is no longer behind the times of the frames, which go on meanwhile.
-    async fn wait_for_the_clock(&self, shutdown: &CancellationToken) {
-        let began = Instant::now();
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(CLOCK_CHECK) => {}
-                () = shutdown.cancelled() => return,
-            }
-            let elapsed = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-            let now = self.parts.clock.now_micros().saturating_sub(elapsed);
-            if self.clock_is_behind(now).is_none() {
-                return;
-            }
-        }
-    }
-
-    fn go_on_behind(&mut self, facts: &[Fact]) {
-        let mut relays: Vec<&str> = facts.iter().map(|fact| fact.relay.as_str()).collect();
-        relays.sort_unstable();
-        relays.dedup();
-        for relay in relays {
-            if let Some(tail) = ledger::resume(facts, relay, self.parts.slots) {
-                self.tails.insert(relay.to_owned(), tail);
-            }
-        }
-    }
-
-    fn origin(&self, current: &Current) -> Arc<Origin> {
-        Arc::new(Origin {
-            relay: current.relay.clone(),
-            generation: current.generation,
-            run: current.run,
-            slots: self.parts.slots,
-            filter: self.parts.filter.clone(),
-            kind: FactKind::Live,
-        })
-    }
-}
-
-impl Current {
-    /// Where this relay goes on, behind a frame of `time`; `None` where nothing was taken from it.
-    fn tail(&self, time: u64) -> Option<Resume> {
-        let (seq, anchored) = self.continuity.tail()?;
-        Some(Resume {
-            generation: self.generation,
-            seq,
-            time,
-            anchored,
-        })
-    }
-}
-
-/// The cursor to ask for. Behind a frame that was seen, that frame is asked for again: a relay that still has it skips
-/// nothing behind it.
-fn cursor(tail: Option<&Resume>, from_oldest: bool) -> Option<u64> {
-    match tail {
-        Some(tail) if tail.anchored => Some(tail.seq.saturating_sub(1)),
-        Some(tail) => Some(tail.seq),
-        None => from_oldest.then_some(0),
     }
 }

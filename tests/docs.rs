@@ -1,0 +1,177 @@
+//! `docs/metrics.md` and `docs/configuration.md` are made from the code; so they say what it does.
+//!
+//! `PENSTOCK_BLESS=1 cargo test --test docs` refreshes them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use penstock::config::{Key, SECTIONS};
+use penstock::telemetry::metrics::{Kind, METRICS, Metric};
+
+fn assert_kept(name: &str, made: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    if std::env::var_os("PENSTOCK_BLESS").is_some() {
+        fs::write(&path, made).unwrap();
+    }
+    let kept = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        kept == made,
+        "{name} differs from the code; refresh it: PENSTOCK_BLESS=1 cargo test --test docs"
+    );
+}
+
+/// Text for a cell of a table.
+fn cell(text: &str) -> String {
+    text.trim().replace('|', "\\|")
+}
+
+fn code_list(names: &[&str]) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    names.join(", ")
+}
+
+const METRICS_INTRO: &str = "\
+# Metrics
+
+`GET /metrics` serves them as Prometheus text; no token is needed. The usual `process_*` metrics of the process (CPU, memory,
+open files, start time) are there as well, without the prefix.
+
+```sh
+curl -s http://127.0.0.1:8400/metrics
+```
+
+What to watch first:
+
+- `penstock_relay_connected` is 0: no stream. `penstock_relay_reconnects_total` says why, by `reason`.
+- `penstock_watermark_lag_seconds` grows: what is durable falls behind what was published. If `penstock_relay_lag_seconds` grows as
+  well, the relay or the link is behind; if only the first does, decoding or the store is.
+- `penstock_pipeline_full_seconds_total` grows: the lanes or the store can't keep up, and the socket was not read meanwhile.
+- `penstock_ledger_missing_seconds` or `penstock_relay_seq_jumps_total` is above 0: the relay skipped something. Nothing fetches
+  it yet.
+- `penstock_quarantined_total` grows: [quarantine.md](quarantine.md).
+- `penstock_ingest_paused` is 1: `/readyz` says why in words.
+
+A counter that was never counted is absent. Lags are measured each second, the health of the store each 5 s, the ledger each
+minute.
+
+This table is made from the code: `PENSTOCK_BLESS=1 cargo test --test docs`.
+";
+
+/// What the values of the labels are, where the meaning does not say it.
+const LABELS: &str = "
+## Labels
+
+| label | values |
+| --- | --- |
+| `relay` | host of the relay |
+| `stream` | `live` |
+| `type` | `commit`, `sync`, `identity`, `account`, `info`, `error`, `unknown` |
+| `action` | `create`, `update`, `delete`, and `unwanted` for operations on collections that are not stored |
+| `source` | `stream` |
+| `table` | `records`, `repos`, `repairs`, `quarantine` |
+| `kind` of `store_errors_total` | `disk_full`, `corrupt`, `failed`, `refused`, `closed` |
+| `reason` of `relay_reconnects_total` | `closed`, `reset`, `timeout`, `too_large`, `protocol`, `text`, `refused`, `rate_limited`, `server_error`, `not_implemented`, `redirect`, `tls`, `dns`, `unreachable`, `error_frame` |
+| `reason` of `frames_skipped_total` | `slot` (another worker's), `poison` (passed by), `unknown_type`, `reread` (dropped before a pause, read again after it) |
+| `reason` of `quarantined_total` | `bad_cbor`, `bad_field`, `bad_car`, `cid_mismatch`, `missing_block`, `bad_commit`, `future_rev`, `too_large` |
+| `reason` of `record_faults_total` | `not_cbor`, `too_deep`, `not_canonical`, `bad_value`, `not_map` |
+| `reason` of `repairs_pending` | `quarantined`, `sync`, `too_big`, `deleted`, `account_time`, `account_stale` |
+| `reason` of `ingest_paused` | `faults`, `clock` |
+";
+
+fn metrics() -> String {
+    let mut text = String::from(METRICS_INTRO);
+    text.push_str("\n| name | type | labels | meaning |\n| --- | --- | --- | --- |\n");
+    for Metric {
+        name,
+        kind,
+        labels,
+        help,
+    } in METRICS
+    {
+        let kind = match kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
+        let labels = code_list(labels);
+        let _ = writeln!(text, "| `{name}` | {kind} | {labels} | {} |", cell(help));
+    }
+    text.push_str(LABELS);
+    text
+}
+
+#[test]
+fn the_metrics_are_what_the_code_counts() {
+    assert_kept("docs/metrics.md", &metrics());
+}
+
+const CONFIGURATION_INTRO: &str = "\
+# Configuration
+
+Everything has a default: `penstock run` alone follows the public relay into an embedded store. Four sources, the later
+overruling the earlier:
+
+1. the defaults below;
+2. a TOML file: `--config FILE`, else `$PENSTOCK_CONFIG`, `./penstock.toml`, `/etc/penstock/penstock.toml`, the first that exists
+   ([`config/penstock.toml`](../config/penstock.toml) has every key, commented);
+3. variables: `PENSTOCK_RELAY__READ_TIMEOUT` is `relay.read_timeout`, and so for every key; some have a short one as well;
+4. flags: `--set relay.read_timeout=30s`, before or behind the command, several times.
+
+`penstock config` prints what is in effect and where each value came from, secrets redacted. Every command checks all of it
+first: all mistakes are told at once, with the key, where the value came from and what is allowed; the exit code is 78, and
+nothing is started. A key that is not known is a mistake too.
+
+Sizes and times carry units: `256MiB`, `500ms`, `10m`. Lists are TOML arrays, or text with commas.
+
+This list is made from the code: `PENSTOCK_BLESS=1 cargo test --test docs`.
+";
+
+/// The default as a reader would write it.
+fn default_of(key: &Key) -> String {
+    match key.default {
+        "" => "none".to_owned(),
+        text => format!("`{text}`"),
+    }
+}
+
+fn joined(lines: &[&str]) -> String {
+    let lines: Vec<&str> = lines.iter().map(|line| line.trim()).collect();
+    cell(&lines.join(" "))
+}
+
+fn configuration() -> String {
+    let mut text = String::from(CONFIGURATION_INTRO);
+    for section in SECTIONS {
+        let name = section.keys[0].name;
+        let name = name.rsplit_once('.').map_or(name, |(section, _)| section);
+        let about = joined(section.doc);
+        let _ = write!(text, "\n## {name}\n\n{about}\n\n");
+        text.push_str("| key | default | variable | meaning |\n| --- | --- | --- | --- |\n");
+        for key in section.keys {
+            let variable = key
+                .alias
+                .map(|alias| format!("`{alias}`"))
+                .unwrap_or_default();
+            let meaning = joined(key.doc);
+            let default = default_of(key);
+            let _ = writeln!(
+                text,
+                "| `{}` | {default} | {variable} | {meaning} |",
+                key.name
+            );
+        }
+    }
+    text
+}
+
+#[test]
+fn the_configuration_is_what_the_code_reads() {
+    assert_kept("docs/configuration.md", &configuration());
+}

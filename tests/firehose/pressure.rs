@@ -1,0 +1,242 @@
+//! A store that hangs or fails, and the way out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use penstock::daemon::DaemonError;
+use penstock::store::memory::MemoryStore;
+use penstock::store::{
+    Fact, IndexEntry, Page, QuarantineEntry, Record, RecordsQuery, Removal, Repair, Repo,
+    SnapshotDone, Store, StoreError, WriteBatch,
+};
+use penstock_loadtest::{RelayOptions, RelayServer, World, WorldSpec};
+use tokio::sync::watch;
+
+use crate::worker::Stopped;
+
+/// Small budgets, so that they are full soon.
+const SMALL: [&str; 3] = [
+    "pipeline.max_frames=512",
+    "pipeline.batch_ops=100",
+    "pipeline.in_flight_bytes=1MiB",
+];
+
+/// The store in memory behind a gate.
+pub struct Gated {
+    inner: MemoryStore,
+    open: watch::Sender<bool>,
+    applied: AtomicU64,
+    fail_at: AtomicU64,
+    fail_facts: AtomicBool,
+}
+
+impl Gated {
+    fn new(open: bool) -> Arc<Self> {
+        Arc::new(Self {
+            inner: MemoryStore::new(),
+            open: watch::Sender::new(open),
+            applied: AtomicU64::new(0),
+            fail_at: AtomicU64::new(u64::MAX),
+            fail_facts: AtomicBool::new(false),
+        })
+    }
+}
+
+fn failure() -> StoreError {
+    StoreError::Failed("on purpose".to_owned())
+}
+
+#[async_trait]
+impl Store for Gated {
+    async fn apply(&self, batch: WriteBatch) -> Result<WriteBatch, StoreError> {
+        let _ = self.open.subscribe().wait_for(|open| *open).await;
+        if self.applied.fetch_add(1, Ordering::SeqCst) >= self.fail_at.load(Ordering::SeqCst) {
+            return Err(failure());
+        }
+        self.inner.apply(batch).await
+    }
+
+    async fn remove(&self, removal: Removal) -> Result<(), StoreError> {
+        self.inner.remove(removal).await
+    }
+
+    async fn complete_snapshot(&self, done: SnapshotDone) -> Result<(), StoreError> {
+        self.inner.complete_snapshot(done).await
+    }
+
+    async fn record(
+        &self,
+        did: &str,
+        nsid: &str,
+        rkey: &str,
+    ) -> Result<Option<Record>, StoreError> {
+        self.inner.record(did, nsid, rkey).await
+    }
+
+    async fn records(&self, query: &RecordsQuery) -> Result<Page<Record>, StoreError> {
+        self.inner.records(query).await
+    }
+
+    async fn newest(
+        &self,
+        collection: &str,
+        limit: usize,
+        cursor: Option<&str>,
+    ) -> Result<Page<IndexEntry>, StoreError> {
+        self.inner.newest(collection, limit, cursor).await
+    }
+
+    async fn repo(&self, did: &str) -> Result<Option<Repo>, StoreError> {
+        self.inner.repo(did).await
+    }
+
+    async fn repos(&self, cursor: Option<&str>, limit: usize) -> Result<Page<Repo>, StoreError> {
+        self.inner.repos(cursor, limit).await
+    }
+
+    async fn put_facts(&self, facts: &[Fact]) -> Result<(), StoreError> {
+        if self.fail_facts.load(Ordering::SeqCst) {
+            return Err(failure());
+        }
+        self.inner.put_facts(facts).await
+    }
+
+    async fn facts(&self) -> Result<Vec<Fact>, StoreError> {
+        self.inner.facts().await
+    }
+
+    async fn repairs(
+        &self,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<Repair>, StoreError> {
+        self.inner.repairs(cursor, limit).await
+    }
+
+    async fn clear_repairs(&self, repairs: &[Repair]) -> Result<(), StoreError> {
+        self.inner.clear_repairs(repairs).await
+    }
+
+    async fn quarantine(
+        &self,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<QuarantineEntry>, StoreError> {
+        self.inner.quarantine(cursor, limit).await
+    }
+
+    async fn quarantined(
+        &self,
+        id: &str,
+    ) -> Result<Option<(QuarantineEntry, Vec<u8>)>, StoreError> {
+        self.inner.quarantined(id).await
+    }
+
+    async fn release_quarantined(&self, id: &str) -> Result<(), StoreError> {
+        self.inner.release_quarantined(id).await
+    }
+
+    async fn health(&self) -> Result<penstock::store::Health, StoreError> {
+        self.inner.health().await
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        self.inner.close().await
+    }
+}
+
+fn world(seed: u64) -> World {
+    World::generate(&WorldSpec {
+        seed,
+        repos: 60,
+        events: 4_000,
+        prefill: 50,
+        ..WorldSpec::default()
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hanging_store_does_not_keep_the_process() {
+    let world = world(60);
+    let relay = RelayServer::start(&world, RelayOptions::default()).unwrap();
+    let store = Gated::new(false);
+    let mut set = SMALL.to_vec();
+    set.push("shutdown.timeout=300ms");
+    let mut worker = Stopped::over(store.clone()).start(&relay, &set).await;
+    let metrics = "penstock_pipeline_queued_frames";
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut look = tokio::time::interval(Duration::from_millis(50));
+    while worker.metric(metrics).await < 100.0 {
+        assert!(Instant::now() < deadline, "the queues fill");
+        look.tick().await;
+    }
+    worker.until(async || true, "being alive").await;
+    let began = Instant::now();
+    let stopped = worker.stop().await;
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(stopped.facts().await, [], "nothing is durable");
+    store.open.send_replace(true);
+    let mut worker = stopped.start(&relay, &SMALL).await;
+    worker.until_seq(relay.head()).await;
+    worker.stop().await.holds(&world.oracle).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn full_queues_drain_within_the_timeout() {
+    let world = world(61);
+    let relay = RelayServer::start(&world, RelayOptions::default()).unwrap();
+    let store = Gated::new(false);
+    let worker = Stopped::over(store.clone()).start(&relay, &SMALL).await;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut look = tokio::time::interval(Duration::from_millis(50));
+    while worker.metric("penstock_pipeline_queued_frames").await < 100.0 {
+        assert!(Instant::now() < deadline, "the queues fill");
+        look.tick().await;
+    }
+    let stopping = tokio::spawn(worker.stop());
+    look.tick().await;
+    store.open.send_replace(true);
+    let stopped = stopping.await.unwrap();
+    let held = stopped.held().await;
+    assert!(held > 100, "what was read is durable: {held}");
+    let mut worker = stopped.start(&relay, &SMALL).await;
+    worker.until_seq(relay.head()).await;
+    assert_eq!(relay.cursors()[1], Some(held - 1));
+    worker.stop().await.holds(&world.oracle).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_fails_ends_the_daemon_and_acknowledges_nothing_more() {
+    for facts in [false, true] {
+        let world = world(62);
+        let relay = RelayServer::start(&world, RelayOptions::default()).unwrap();
+        let store = Gated::new(true);
+        match facts {
+            true => store.fail_facts.store(true, Ordering::SeqCst),
+            false => store.fail_at.store(3, Ordering::SeqCst),
+        }
+        let worker = Stopped::over(store.clone()).start(&relay, &SMALL).await;
+        let began = Instant::now();
+        let (ended, stopped) = worker.end().await;
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "{:?}",
+            began.elapsed()
+        );
+        match ended {
+            Err(DaemonError::Store(error)) => assert_eq!(*error, failure()),
+            ended => panic!("{ended:?}"),
+        }
+        store.fail_at.store(u64::MAX, Ordering::SeqCst);
+        store.fail_facts.store(false, Ordering::SeqCst);
+        let mut worker = stopped.start(&relay, &SMALL).await;
+        worker.until_seq(relay.head()).await;
+        worker.stop().await.holds(&world.oracle).await;
+    }
+}
