@@ -148,7 +148,7 @@ async fn the_data_belongs_to_one_process() {
             losers.push(ended);
             rivals = running;
         }
-        let store = penstock.store().display().to_string();
+        let store = penstock.data().display().to_string();
         for loser in &losers {
             let words = loser.words();
             let why = words.lines().last().unwrap_or_default();
@@ -162,6 +162,9 @@ async fn the_data_belongs_to_one_process() {
         // What it leaves behind is no hindrance to the next round.
         winner.kill().await;
     }
+    let mut daemon = penstock.start();
+    daemon.until_durable(truth.last_seq()).await;
+    daemon.stop().await;
     truth.is_held_in_the_end(&penstock).await;
 }
 
@@ -190,7 +193,7 @@ async fn a_second_signal_ends_it_at_once() {
     let mut daemon = penstock.start();
     daemon.until_durable(truth.last_seq()).await;
     // An answer that nobody reads holds an orderly end up for seconds.
-    let _client = ask_and_never_read(&penstock.data().join("penstock.sock")).await;
+    let _client = ask_and_never_read(&penstock.socket()).await;
     daemon.signal(Signal::TERM);
     daemon.until_says("draining").await;
     daemon.signal(Signal::INT);
@@ -202,6 +205,9 @@ async fn a_second_signal_ends_it_at_once() {
         "{}",
         daemon.words()
     );
+    let mut daemon = penstock.start();
+    daemon.until_durable(truth.last_seq()).await;
+    daemon.stop().await;
     truth.is_held_in_the_end(&penstock).await;
 }
 

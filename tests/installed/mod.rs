@@ -82,13 +82,15 @@ impl Installation {
         self.variables.push((name.to_owned(), value.to_owned()));
     }
 
+    /// The embedded store, and the socket beside it.
     pub fn data(&self) -> &Path {
         &self.data
     }
 
-    /// The embedded store's own folder.
-    pub fn store(&self) -> PathBuf {
-        self.data.join("store")
+    pub fn socket(&self) -> PathBuf {
+        let variable = "PENSTOCK_HTTP__SOCKET";
+        let set = self.variables.iter().find(|(name, _)| name == variable);
+        set.map_or_else(|| self.data.join("penstock.sock"), |(_, path)| path.into())
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
@@ -140,7 +142,7 @@ impl Installation {
         Daemon {
             child,
             log,
-            socket: self.data.join("penstock.sock"),
+            socket: self.socket(),
         }
     }
 }

@@ -8,6 +8,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::store::StoreError;
@@ -151,10 +152,9 @@ impl Folder {
     }
 }
 
-/// A daemon's socket stands in the store's folder unless the configuration says otherwise, and a killed one leaves it.
-fn is_socket_name(name: &std::ffi::OsStr) -> bool {
-    let name = name.to_str();
-    name.is_some_and(|name| name.starts_with("penstock") && name.ends_with(".sock"))
+/// A daemon's socket may stand in the store's folder, by any name, and a killed one leaves it.
+fn is_socket(entry: &fs::DirEntry) -> bool {
+    entry.file_type().is_ok_and(|found| found.is_socket())
 }
 
 /// Whether a store was made in the folder. Makes nothing.
@@ -166,8 +166,9 @@ pub(super) fn is_in(dir: &Path) -> Result<bool, StoreError> {
 fn refuse_foreign(dir: &Path) -> Result<(), StoreError> {
     let entries = fs::read_dir(dir).map_err(|error| io_error(dir, &error))?;
     for entry in entries {
-        let name = entry.map_err(|error| io_error(dir, &error))?.file_name();
-        if !KNOWN.iter().any(|known| name == *known) && !is_socket_name(&name) {
+        let entry = entry.map_err(|error| io_error(dir, &error))?;
+        let name = entry.file_name();
+        if !KNOWN.iter().any(|known| name == *known) && !is_socket(&entry) {
             return Err(StoreError::Format {
                 dir: dir.display().to_string(),
                 found: format!("none, but other files ({})", name.display()),
