@@ -211,7 +211,7 @@ sections! {
         /// The most frames that may wait, over all lanes and streams.
         max_frames: usize = "pipeline.max_frames", "65536", shape::Number(256, 16_777_216);
         /// The most bytes of frames that may wait, over all lanes and streams. At least relay.max_frame.
-        max_bytes: u64 = "pipeline.max_bytes", "64MiB", shape::Size(MIB, PIB);
+        max_bytes: u64 = "pipeline.max_bytes", "48MiB", shape::Size(MIB, PIB);
         /// A batch goes to the store at so many operations,
         batch_ops: usize = "pipeline.batch_ops", "512", shape::Number(1, 65_536);
         /// or at so many bytes,
@@ -219,7 +219,7 @@ sections! {
         /// or when its first operation is so old.
         batch_age: Duration = "pipeline.batch_age", "20ms", shape::Time(1, 10_000);
         /// The most bytes in batches that the store has not acknowledged yet. At least pipeline.batch_bytes.
-        in_flight_bytes: u64 = "pipeline.in_flight_bytes", "32MiB", shape::Size(MIB, PIB);
+        in_flight_bytes: u64 = "pipeline.in_flight_bytes", "24MiB", shape::Size(MIB, PIB);
     }
 
     /// What both stores have in common.
@@ -245,9 +245,9 @@ sections! {
         /// How often writes are synced to disk. They are acknowledged only then.
         sync_interval: Duration = "store.embedded.sync_interval", "200ms", shape::Time(1, 60_000);
         /// Memory for blocks that were read.
-        cache: u64 = "store.embedded.cache", "64MiB", shape::Size(MIB, PIB);
+        cache: u64 = "store.embedded.cache", "32MiB", shape::Size(MIB, PIB);
         /// Memory for writes that are not in tables yet.
-        write_buffer: u64 = "store.embedded.write_buffer", "128MiB", shape::Size(MIB, PIB);
+        write_buffer: u64 = "store.embedded.write_buffer", "64MiB", shape::Size(MIB, PIB);
     }
 
     /// ScyllaDB or Cassandra. Not built yet: the other keys are checked and have no effect.

@@ -83,7 +83,7 @@ fn everything_has_a_default() {
     assert_eq!(config.backfill.days, BackfillDays::Off);
     assert_eq!(config.http.listen.to_string(), "127.0.0.1:8400");
     assert_eq!(config.http.socket, Path::new("penstock-data/penstock.sock"));
-    assert_eq!(config.pipeline.max_bytes, 128 << 20);
+    assert_eq!(config.pipeline.max_bytes, 48 << 20);
     assert_eq!(config.pipeline.batch_age, Duration::from_millis(20));
     assert_eq!(config.verify.cids, VerifyCids::All);
     assert!(config.pipeline.lanes > 0);

@@ -243,12 +243,7 @@ fn open_database(
     let ranges = ranges.clone();
     Database::builder(path)
         .cache_size(options.cache_bytes)
-        .worker_threads(
-            std::env::var("WT")
-                .ok()
-                .and_then(|w| w.parse().ok())
-                .unwrap_or(1),
-        )
+        .worker_threads(2)
         .max_cached_files(Some(256))
         .max_journaling_size(options.journal_bytes.max(64 << 20))
         .with_compaction_filter_factories(Arc::new(move |name| filter::factory(name, &ranges)))

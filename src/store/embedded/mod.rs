@@ -57,9 +57,9 @@ pub struct EmbeddedOptions {
     pub sync_interval: Duration,
     /// Bytes after which a sync does not wait for more (default 32 MiB).
     pub sync_bytes: usize,
-    /// Bytes of the cache of blocks (default 64 MiB).
+    /// Bytes of the cache of blocks (default 32 MiB).
     pub cache_bytes: u64,
-    /// Bytes of rows in memory that are not in files yet, near enough (default 128 MiB). Fixed when a store is made.
+    /// Bytes of rows in memory that are not in files yet, near enough (default 64 MiB). Fixed when a store is made.
     pub write_buffer_bytes: u64,
     /// Bytes of journals before the oldest rows in memory are written to files (default 256 MiB, at least 64 MiB).
     pub journal_bytes: u64,
@@ -76,8 +76,8 @@ impl EmbeddedOptions {
             index: true,
             sync_interval: Duration::from_millis(200),
             sync_bytes: 32 << 20,
-            cache_bytes: 64 << 20,
-            write_buffer_bytes: 128 << 20,
+            cache_bytes: 32 << 20,
+            write_buffer_bytes: 64 << 20,
             journal_bytes: 256 << 20,
             quarantine_max_bytes: 1 << 30,
         }
