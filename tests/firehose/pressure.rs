@@ -14,7 +14,7 @@ use penstock::store::{
 use penstock_loadtest::{RelayOptions, RelayServer, World, WorldSpec};
 use tokio::sync::watch;
 
-use crate::worker::Stopped;
+use crate::worker::{Stopped, Worker};
 
 /// Small budgets, so that they are full soon.
 const SMALL: [&str; 3] = [
@@ -46,6 +46,13 @@ impl Gated {
 
 fn failure() -> StoreError {
     StoreError::Failed("on purpose".to_owned())
+}
+
+fn fails_on_purpose(ended: Result<(), DaemonError>) {
+    match ended {
+        Err(DaemonError::Store(error)) => assert_eq!(*error, failure()),
+        ended => panic!("{ended:?}"),
+    }
 }
 
 #[async_trait]
@@ -157,34 +164,39 @@ fn world(seed: u64) -> World {
     })
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hanging_store_does_not_keep_the_process() {
-    let world = world(60);
-    let relay = RelayServer::start(&world, RelayOptions::default()).unwrap();
-    let store = Gated::new(false);
-    let mut set = SMALL.to_vec();
-    set.push("shutdown.timeout=300ms");
-    let mut worker = Stopped::over(store.clone()).start(&relay, &set).await;
-    let metrics = "penstock_pipeline_queued_frames";
+async fn until_queued(worker: &Worker) {
     let deadline = Instant::now() + Duration::from_secs(60);
     let mut look = tokio::time::interval(Duration::from_millis(50));
-    while worker.metric(metrics).await < 100.0 {
+    while worker.metric("penstock_pipeline_queued_frames").await < 100.0 {
         assert!(Instant::now() < deadline, "the queues fill");
         look.tick().await;
     }
-    worker.until(async || true, "being alive").await;
-    let began = Instant::now();
-    let stopped = worker.stop().await;
-    assert!(
-        began.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        began.elapsed()
-    );
-    assert_eq!(stopped.facts().await, [], "nothing is durable");
-    store.open.send_replace(true);
-    let mut worker = stopped.start(&relay, &SMALL).await;
-    worker.until_seq(relay.head()).await;
-    worker.stop().await.holds(&world.oracle).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hanging_store_does_not_keep_the_process() {
+    // Small queues, so that the reader itself waits; and ones that take all, so that only the lanes do.
+    for queue in ["pipeline.max_frames=256", "pipeline.max_frames=65536"] {
+        let world = world(60);
+        let relay = RelayServer::start(&world, RelayOptions::default()).unwrap();
+        let store = Gated::new(false);
+        let mut set = SMALL.to_vec();
+        set.extend([queue, "shutdown.timeout=500ms"]);
+        let worker = Stopped::over(store.clone()).start(&relay, &set).await;
+        until_queued(&worker).await;
+        let began = Instant::now();
+        let stopped = worker.stop().await;
+        let took = began.elapsed();
+        assert!(
+            (Duration::from_millis(400)..Duration::from_secs(8)).contains(&took),
+            "{queue}: {took:?}"
+        );
+        assert_eq!(stopped.facts().await, [], "nothing is durable");
+        store.open.send_replace(true);
+        let mut worker = stopped.start(&relay, &SMALL).await;
+        worker.until_seq(relay.head()).await;
+        worker.stop().await.holds(&world.oracle).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -193,14 +205,9 @@ async fn full_queues_drain_within_the_timeout() {
     let relay = RelayServer::start(&world, RelayOptions::default()).unwrap();
     let store = Gated::new(false);
     let worker = Stopped::over(store.clone()).start(&relay, &SMALL).await;
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let mut look = tokio::time::interval(Duration::from_millis(50));
-    while worker.metric("penstock_pipeline_queued_frames").await < 100.0 {
-        assert!(Instant::now() < deadline, "the queues fill");
-        look.tick().await;
-    }
+    until_queued(&worker).await;
     let stopping = tokio::spawn(worker.stop());
-    look.tick().await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
     store.open.send_replace(true);
     let stopped = stopping.await.unwrap();
     let held = stopped.held().await;
@@ -229,14 +236,30 @@ async fn a_store_that_fails_ends_the_daemon_and_acknowledges_nothing_more() {
             "{:?}",
             began.elapsed()
         );
-        match ended {
-            Err(DaemonError::Store(error)) => assert_eq!(*error, failure()),
-            ended => panic!("{ended:?}"),
-        }
+        fails_on_purpose(ended);
         store.fail_at.store(u64::MAX, Ordering::SeqCst);
         store.fail_facts.store(false, Ordering::SeqCst);
         let mut worker = stopped.start(&relay, &SMALL).await;
         worker.until_seq(relay.head()).await;
         worker.stop().await.holds(&world.oracle).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_fails_while_it_drains_is_no_good_end() {
+    let world = world(63);
+    let relay = RelayServer::start(&world, RelayOptions::default()).unwrap();
+    let store = Gated::new(true);
+    store.fail_at.store(0, Ordering::SeqCst);
+    // Batches wait for the drain.
+    let set = [
+        "pipeline.batch_age=10s",
+        "pipeline.batch_ops=65536",
+        "pipeline.batch_bytes=16MiB",
+    ];
+    let mut worker = Stopped::over(store).start(&relay, &set).await;
+    let sent = async || relay.frames_sent() >= 100;
+    worker.until(sent, "frames").await;
+    let (ended, _) = worker.stop_anyhow().await;
+    fails_on_purpose(ended);
 }

@@ -123,10 +123,15 @@ impl Worker {
 
     /// Stops it in an orderly way.
     pub async fn stop(self) -> Stopped {
-        self.stop.cancel();
-        let (ended, stopped) = self.end().await;
+        let (ended, stopped) = self.stop_anyhow().await;
         ended.unwrap();
         stopped
+    }
+
+    /// Tells it to stop; it may not do so in an orderly way.
+    pub async fn stop_anyhow(self) -> (Result<(), DaemonError>, Stopped) {
+        self.stop.cancel();
+        self.end().await
     }
 
     /// Waits for its end.
