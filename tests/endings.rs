@@ -262,7 +262,7 @@ async fn facts_that_can_not_be_written_end_it() {
 async fn a_store_that_fails_while_it_drains_is_no_good_end() {
     // Batches wait for the drain.
     let set = ["pipeline.batch_age=10s", "pipeline.batch_ops=65536"];
-    let set = [&set[..], &["pipeline.batch_bytes=32MiB"]].concat();
+    let set = [&set[..], &["pipeline.batch_bytes=16MiB"]].concat();
     let store = Ailing {
         fails: true.into(),
         ..Ailing::default()
