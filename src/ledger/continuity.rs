@@ -234,7 +234,10 @@ impl Continuity {
         if !sound() {
             return self.unreadable();
         }
-        if seq <= self.routed + 1 + self.unreadable {
+        // What came behind a doubted number took none before it.
+        let behind = self.doubted.filter(|doubted| seq <= doubted.seq);
+        let behind = behind.map_or(0, |doubted| doubted.unreadable);
+        if seq <= self.routed + 1 + self.unreadable.saturating_sub(behind) {
             return self.follow(seq);
         }
         match self.doubted {
@@ -554,7 +557,10 @@ mod tests {
                         consumer.continuity.reconnected(1);
                         let tail = consumer.continuity.tail().map_or(0, |(seq, _)| seq);
                         let again = log.partition_point(|frame| frame.0 < tail);
-                        log[again..].iter().for_each(|frame| consumer.take(*frame));
+                        for (number, seq, sound) in log[again..].iter().copied() {
+                            let due = seq == Some(consumer.continuity.routed() + 1);
+                            consumer.take((number, seq.filter(|_| sound || !due), sound));
+                        }
                         continue;
                     }
                 };
