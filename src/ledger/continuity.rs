@@ -143,6 +143,15 @@ impl Continuity {
         (self.phase != Phase::Start).then_some((self.routed, self.anchored))
     }
 
+    /// Whether what comes next is the frame behind the tail: the anchor came over this connection, or there is none.
+    pub fn at_tail(&self) -> bool {
+        match self.phase {
+            Phase::Following => true,
+            Phase::Resumed { .. } => !self.anchored,
+            Phase::Start => false,
+        }
+    }
+
     /// Goes on behind a frame that was passed unread.
     pub fn pass(&mut self, seq: u64) {
         if seq > self.routed {
@@ -439,6 +448,24 @@ mod tests {
         );
         assert_eq!(judge(9, 90_000_000), Step::Restarted { from: 7 });
         assert_eq!(judge(10, 90_000_000), Step::Follows);
+    }
+
+    #[test]
+    fn what_comes_before_the_anchor_is_not_the_frame_behind_it() {
+        assert!(!Continuity::start().at_tail());
+        let mut continuity = Continuity::resumed(100, 1);
+        assert!(!continuity.at_tail());
+        follow(&mut continuity, &[98]);
+        assert!(!continuity.at_tail(), "it replays from further back");
+        follow(&mut continuity, &[100]);
+        assert!(continuity.at_tail());
+        continuity.reconnected(1);
+        assert!(!continuity.at_tail());
+        continuity.pass(101);
+        assert!(
+            continuity.at_tail(),
+            "a passed frame is not asked for again"
+        );
     }
 
     #[test]
