@@ -84,6 +84,9 @@ struct Doubted {
 const START_STEP: u64 = 10_000;
 /// How far a time may be ahead of what is held before smaller numbers mean a restart (microseconds).
 const RESTART_MARGIN: u64 = 60_000_000;
+/// The same for the anchor itself: it is of another numbering if its time is so much newer. What is held is a median, which
+/// lags on a quiet stream.
+const ANCHOR_MARGIN: u64 = 3_600_000_000;
 
 impl Continuity {
     /// A stream of which nothing is held.
@@ -138,6 +141,15 @@ impl Continuity {
     /// Where the stream goes on, and whether that frame was seen; `None` before it started.
     pub fn tail(&self) -> Option<(u64, bool)> {
         (self.phase != Phase::Start).then_some((self.routed, self.anchored))
+    }
+
+    /// Whether what comes next is the frame behind the tail: the anchor came over this connection, or there is none.
+    pub fn at_tail(&self) -> bool {
+        match self.phase {
+            Phase::Following => true,
+            Phase::Resumed { .. } => !self.anchored,
+            Phase::Start => false,
+        }
     }
 
     /// Goes on behind a frame that was passed unread.
@@ -197,8 +209,13 @@ impl Continuity {
         held: u64,
         sound: &mut impl FnMut() -> bool,
     ) -> Step {
-        let newer = time.is_some_and(|time| time > held.saturating_add(RESTART_MARGIN));
-        if seq < self.routed && newer && sound() {
+        // A relay that counts anew and has come past the anchor has a frame of that number, which proves nothing.
+        let (low, margin) = match self.lower == Some(self.routed) || seq == self.routed {
+            true => (true, ANCHOR_MARGIN),
+            false => (seq < self.routed, RESTART_MARGIN),
+        };
+        let newer = time.is_some_and(|time| time > held.saturating_add(margin));
+        if low && newer && sound() {
             return match self.lower.replace(seq) {
                 Some(first) if confirms(first, seq) => {
                     let unreadable = 0;
@@ -434,6 +451,44 @@ mod tests {
         );
         assert_eq!(judge(9, 90_000_000), Step::Restarted { from: 7 });
         assert_eq!(judge(10, 90_000_000), Step::Follows);
+    }
+
+    #[test]
+    fn what_comes_before_the_anchor_is_not_the_frame_behind_it() {
+        assert!(!Continuity::start().at_tail());
+        let mut continuity = Continuity::resumed(100, 1);
+        assert!(!continuity.at_tail());
+        follow(&mut continuity, &[98]);
+        assert!(!continuity.at_tail(), "it replays from further back");
+        follow(&mut continuity, &[100]);
+        assert!(continuity.at_tail());
+        continuity.reconnected(1);
+        assert!(!continuity.at_tail());
+        continuity.pass(101);
+        assert!(
+            continuity.at_tail(),
+            "a passed frame is not asked for again"
+        );
+    }
+
+    #[test]
+    fn an_anchor_of_another_time_is_a_new_generation() {
+        const HOUR: u64 = 3_600_000_000;
+        let resumed = || Continuity::resumed(1000, HOUR);
+        let judge = |continuity: &mut Continuity, seq, time| {
+            continuity.judge(Some(seq), Some(time), || true)
+        };
+        let mut continuity = resumed();
+        assert_eq!(judge(&mut continuity, 1000, 4 * HOUR), Step::Again);
+        let restarted = Step::Restarted { from: 999 };
+        assert_eq!(judge(&mut continuity, 1001, 4 * HOUR), restarted);
+        assert_eq!(judge(&mut continuity, 1002, 4 * HOUR), Step::Follows);
+        // One time that lies is none, nor is a relay that was silent behind the anchor.
+        for times in [[9 * HOUR, HOUR], [HOUR, 9 * HOUR]] {
+            let mut continuity = resumed();
+            assert_eq!(judge(&mut continuity, 1000, times[0]), Step::Again);
+            assert_eq!(judge(&mut continuity, 1001, times[1]), Step::Follows);
+        }
     }
 
     #[test]
