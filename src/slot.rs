@@ -2,9 +2,6 @@
 
 use std::fmt;
 
-/// How many slots there are.
-pub const SLOTS: usize = 256;
-
 /// The slot of a DID: the low byte of xxh3-64 (seed 0) of its bytes. Frozen: stored data depends on it.
 pub fn slot_of(did: &str) -> u8 {
     slot_of_place(place(did))

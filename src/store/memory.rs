@@ -382,17 +382,7 @@ impl State {
         if self.quarantine.keys().any(|(_, id)| *id == row.id) {
             return;
         }
-        let entry = QuarantineEntry {
-            id: row.id.clone(),
-            received: row.received,
-            reason: row.reason.clone(),
-            detail: row.detail.clone(),
-            source: row.source.clone(),
-            seq: row.seq,
-            did: row.did.clone(),
-            size: row.raw.len() as u64,
-            evicted: false,
-        };
+        let entry = row.entry();
         self.quarantine
             .insert((row.received, row.id.clone()), (entry, row.raw.clone()));
         while self.quarantine_bytes() > max_bytes {

@@ -308,6 +308,23 @@ pub struct Quarantined {
     pub raw: Vec<u8>,
 }
 
+impl Quarantined {
+    /// The row without its bytes, which are all still there.
+    pub(crate) fn entry(&self) -> QuarantineEntry {
+        QuarantineEntry {
+            id: self.id.clone(),
+            received: self.received,
+            reason: self.reason.clone(),
+            detail: self.detail.clone(),
+            source: self.source.clone(),
+            seq: self.seq,
+            did: self.did.clone(),
+            size: self.raw.len() as u64,
+            evicted: false,
+        }
+    }
+}
+
 /// A row of the quarantine, without the raw bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuarantineEntry {

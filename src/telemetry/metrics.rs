@@ -179,13 +179,10 @@ pub enum InstallError {
 
 static INSTALLED: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
 
-/// How often `run_upkeep` of the handle must be called.
-pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
-
 /// Installs the recorder of this process, or gives the handle of the one that is installed.
 ///
-/// Samples of histograms wait in memory until [`render`] or `run_upkeep` puts them into buckets: call the latter each
-/// [`UPKEEP_INTERVAL`]. Nothing listens; the HTTP surface serves what [`render`] gives.
+/// Samples of histograms wait in memory until [`render`] or `run_upkeep` puts them into buckets: call the latter every few
+/// seconds. Nothing listens; the HTTP surface serves what [`render`] gives.
 pub fn install() -> Result<PrometheusHandle, InstallError> {
     let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(handle) = &*installed {

@@ -36,7 +36,7 @@ impl Engine {
                 continue;
             }
             let key = key(row.received, &row.id);
-            let entry = json(&entry_of(row))?;
+            let entry = json(&row.entry())?;
             batch.insert(&self.quarantine, key.as_slice(), entry);
             batch.insert(&self.quarantine_raw, key.as_slice(), row.raw.as_slice());
             batch.insert(
@@ -160,20 +160,6 @@ impl View<'_> {
             entry,
             raw.map(|raw| raw.to_vec()).unwrap_or_default(),
         )))
-    }
-}
-
-fn entry_of(row: &Quarantined) -> QuarantineEntry {
-    QuarantineEntry {
-        id: row.id.clone(),
-        received: row.received,
-        reason: row.reason.clone(),
-        detail: row.detail.clone(),
-        source: row.source.clone(),
-        seq: row.seq,
-        did: row.did.clone(),
-        size: row.raw.len() as u64,
-        evicted: false,
     }
 }
 
