@@ -440,6 +440,17 @@ mod tests {
     }
 
     #[test]
+    fn a_repeated_frame_proves_no_number_before_it() {
+        let mut continuity = Continuity::start();
+        follow(&mut continuity, &[1, 3]);
+        for _ in 0..3 {
+            continuity.judge(None, None, || false);
+        }
+        assert_eq!(follow(&mut continuity, &[3]), [Step::Unproven]);
+        assert_eq!(continuity.routed(), 1);
+    }
+
+    #[test]
     fn smaller_numbers_with_newer_times_are_a_new_generation() {
         let mut continuity = Continuity::resumed(1000, 5_000_000);
         let mut judge = |seq, time| continuity.judge(Some(seq), Some(time), || true);
