@@ -113,6 +113,11 @@ impl Continuity {
         }
     }
 
+    /// Whether the frame behind which it goes on was seen; one that was passed is not asked for again.
+    pub fn anchored(self, anchored: bool) -> Self {
+        Self { anchored, ..self }
+    }
+
     /// The same stream over a new connection, after a frame of `time` (microseconds).
     pub fn reconnected(&mut self, time: u64) {
         if self.phase != Phase::Start {
@@ -251,12 +256,11 @@ impl Continuity {
         if !sound() {
             return self.unreadable();
         }
-        if seq <= self.routed + 1 + self.unreadable {
-            return self.follow(seq);
-        }
         match self.doubted {
+            // Unreadable frames behind the doubted one did not take the numbers before it.
             Some(doubted) if seq > doubted.seq => self.jump(doubted, seq),
             Some(doubted) if seq == doubted.seq => Step::Unproven,
+            _ if seq <= self.routed + 1 + self.unreadable => self.follow(seq),
             _ => self.doubt(seq),
         }
     }
@@ -427,6 +431,18 @@ mod tests {
     }
 
     #[test]
+    fn frames_without_a_number_took_none_before_a_doubted_one() {
+        let mut continuity = Continuity::resumed(100, 1);
+        follow(&mut continuity, &[100, 102]);
+        continuity.judge(None, None, || false);
+        continuity.judge(None, None, || false);
+        assert_eq!(follow(&mut continuity, &[102]), [Step::Unproven]);
+        let gap = Step::Jump { from: 100, to: 101 };
+        assert_eq!(follow(&mut continuity, &[105]), [gap]);
+        assert_eq!(continuity.routed(), 105);
+    }
+
+    #[test]
     fn frames_without_a_number_took_one() {
         let mut continuity = Continuity::resumed(100, 1);
         continuity.judge(Some(100), None, || true);
@@ -465,6 +481,11 @@ mod tests {
         assert!(
             continuity.at_tail(),
             "a passed frame is not asked for again"
+        );
+        let restarted = Continuity::resumed(101, 1).anchored(false);
+        assert_eq!(
+            (restarted.tail(), restarted.at_tail()),
+            (Some((101, false)), true)
         );
     }
 
