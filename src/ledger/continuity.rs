@@ -565,6 +565,8 @@ mod tests {
     impl Consumer {
         fn take(&mut self, (number, seq, sound): Frame) {
             let before = self.continuity.routed();
+            // A lie that is just the number that is due can't be told from the truth, also when it comes again.
+            let seq = seq.filter(|seq| sound || *seq != before + 1);
             self.seen.insert(number);
             match self.continuity.judge(seq, Some(1), || sound) {
                 Step::Starts { from } => self.span = Some(from),
@@ -610,9 +612,7 @@ mod tests {
                     Sent::Unreadable => (number, None, false),
                     Sent::Lie(by) => {
                         let lie = number.saturating_add_signed(by).max(1);
-                        // A lie that is just the number that is due can't be told from the truth.
-                        let due = lie == consumer.continuity.routed() + 1;
-                        (number, (!due).then_some(lie), false)
+                        (number, Some(lie), false)
                     }
                     Sent::Gap(by) => {
                         gaps += 1;
