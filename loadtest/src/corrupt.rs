@@ -77,6 +77,10 @@ classes! {
     TooDeep = "too_deep",
     /// A number that is not the frame's own (huge, small or near it), beside a wrong bit of a block.
     LyingSeq = "lying_seq",
+    /// A header that calls the commit an `#info`.
+    BogusInfo = "bogus_info",
+    /// A header that calls the commit an error.
+    BogusError = "bogus_error",
 }
 
 /// A corrupt copy of a good `#commit` frame; `now` in microseconds.
@@ -104,6 +108,8 @@ pub fn mutate(class: Corruption, good: &[u8], now: u64, rng: &mut ChaCha8Rng) ->
             out.extend_from_slice(&good[HEADER..]);
             out
         }
+        BogusInfo => [b"\xa2\x61t\x65#info\x62op\x01", &good[HEADER..]].concat(),
+        BogusError => [b"\xa1\x62op\x20", &good[HEADER..]].concat(),
         LyingSeq => {
             let broken = mutate(FlippedByte, good, now, rng);
             let how = rng.random_range(0..4);

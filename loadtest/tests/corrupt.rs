@@ -82,8 +82,13 @@ fn accept(frame: &[u8]) -> Result<(), String> {
     if !rest.is_empty() {
         return Err("surplus".to_owned());
     }
-    if text(&header, "t")? != "#commit" {
-        return Ok(());
+    if field(&header, "t").is_err() {
+        return text(&body, "error").map(drop);
+    }
+    match text(&header, "t")? {
+        "#commit" => {}
+        "#info" => return text(&body, "name").map(drop),
+        _ => return Ok(()),
     }
     let did = text(&body, "repo")?;
     let parts: Vec<&str> = did.splitn(3, ':').collect();

@@ -14,9 +14,15 @@ use super::sections::{
 use super::shape::{MAX_TOKEN, Shape, Token};
 use super::{Config, Http};
 
+/// Bytes of all collections together, as the store takes them.
+const MAX_FILTER: usize = 16 << 10;
+
 /// Reads every section, so that every mistake is found, then checks what spans sections.
 pub(crate) fn read_all(reader: &mut Reader<'_>) -> Option<Config> {
     let wanted = Wanted::read(reader);
+    if let Some(wanted) = &wanted {
+        check_collections(reader, wanted);
+    }
     let relay = Relay::read(reader);
     let backfill = Backfill::read(reader);
     let worker = Worker::read(reader);
@@ -65,6 +71,17 @@ pub(crate) fn read_all(reader: &mut Reader<'_>) -> Option<Config> {
         shutdown: shutdown?,
         log: log?,
     })
+}
+
+/// Each fact of the ledger spells the filter; one that is too long could never be saved, and each start would begin anew.
+fn check_collections(reader: &mut Reader<'_>, wanted: &Wanted) {
+    let len = wanted.collections.to_string().len();
+    if reader.sound(&["collections"]) && len > MAX_FILTER {
+        reader.refuse(
+            "collections",
+            format!("{len} bytes; allowed: at most {MAX_FILTER} together, prefixes such as \"app.bsky.*\" are shorter"),
+        );
+    }
 }
 
 fn check_relay(reader: &mut Reader<'_>, relay: &Relay) {

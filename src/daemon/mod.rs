@@ -7,6 +7,7 @@ mod live;
 mod metrics;
 mod recorder;
 mod retrier;
+mod running;
 mod status;
 mod times;
 
@@ -18,7 +19,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, ApiState, Tokens, UnixSocket};
@@ -33,6 +33,7 @@ use crate::telemetry;
 use gauges::Gauges;
 use live::{Live, LiveParts};
 use recorder::Recorder;
+use running::{Running, drain, overdue};
 
 /// How long the last facts and answers may take: a store that hangs does not keep the process.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -135,96 +136,37 @@ pub async fn run(
     );
 
     // The work.
-    let mut live = tokio::spawn(live.run(stop.child_token()));
-    let mut saving = tokio::spawn({
-        let (recorder, progress, serving) = (recorder.clone(), progress.clone(), serving.clone());
-        async move { recorder.run(progress, serving).await }
-    });
-    let showing = tokio::spawn(gauges.run(pipeline.depth(), serving.clone()));
+    let mut running = Running {
+        live: tokio::spawn(live.run(stop.child_token())),
+        saving: tokio::spawn(recorder.clone().run(progress.clone(), serving.clone())),
+        showing: tokio::spawn(gauges.run(pipeline.depth(), serving.clone())),
+        http,
+        recorder,
+        progress,
+        serving,
+    };
     let failure = pipeline.failure();
     let overdue = overdue(&stop, config.shutdown.timeout);
     tokio::pin!(overdue);
     let read = tokio::select! {
-        read = &mut live => match read {
-            Ok(read) => read.map(|()| true).map_err(Arc::new),
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        },
-        error = failed(failure.clone()) => Err(error),
-        // The facts can't be written any more.
-        saved = &mut saving => {
-            let error = saved.ok().and_then(Result::err);
-            Err(Arc::new(error.unwrap_or(StoreError::Closed)))
-        }
+        read = running.reading_ends(failure.clone()) => read.map(|()| true),
         () = &mut overdue => Ok(false),
     };
 
     // The way out: reading has stopped; let the lanes finish, save what is durable.
-    live.abort();
+    running.live.abort();
     let drained = match read {
         Ok(true) => drain(pipeline, failure, overdue).await,
         Ok(false) => Ok(()),
         Err(error) => Err(error),
     };
-    serving.cancel();
-    showing.abort();
+    running.stop_serving();
     drained?;
-    let last_words = async {
-        if !saving.is_finished() {
-            let _ = (&mut saving).await;
-        }
-        let last = progress.borrow().clone();
-        recorder.save(&last).await?;
-        if let Some(at) = last.watermark() {
-            tracing::info!(seq = at.seq, "stopped; a restart goes on behind this seq");
-        }
-        for server in http {
-            let _ = server.await;
-        }
-        Ok(())
-    };
-    let ended = tokio::time::timeout(LAST_WORDS, last_words).await;
-    ended.unwrap_or_else(|_| {
+    let last_words = tokio::time::timeout(LAST_WORDS, running.last_words()).await;
+    last_words.unwrap_or_else(|_| {
         tracing::warn!("the store does not answer: a restart goes on a little earlier");
         Ok(())
     })
-}
-
-/// Resolves with the error that the store failed with, if it ever does.
-async fn failed(mut failure: watch::Receiver<Option<Arc<StoreError>>>) -> Arc<StoreError> {
-    let found = match failure.wait_for(Option::is_some).await {
-        Ok(error) => error.clone(),
-        Err(_) => None,
-    };
-    match found {
-        Some(error) => error,
-        // The lanes are gone without having failed.
-        None => std::future::pending().await,
-    }
-}
-
-/// Resolves when the shutdown has taken too long.
-async fn overdue(stop: &CancellationToken, timeout: Duration) {
-    stop.cancelled().await;
-    tokio::time::sleep(timeout).await;
-    tracing::warn!(
-        ?timeout,
-        "did not drain in time: a restart reads the rest again"
-    );
-}
-
-/// Waits until all that was read is durable, but not for ever: what is not is read again after a restart.
-async fn drain(
-    pipeline: Pipeline,
-    failure: watch::Receiver<Option<Arc<StoreError>>>,
-    overdue: impl Future<Output = ()>,
-) -> Result<(), Arc<StoreError>> {
-    let (frames, bytes) = pipeline.depth().queued();
-    tracing::info!(frames, bytes, "draining");
-    tokio::select! {
-        () = pipeline.drain() => {}
-        () = overdue => {}
-    }
-    failure.borrow().clone().map_or(Ok(()), Err)
 }
 
 /// Starts serving TCP and the Unix socket.

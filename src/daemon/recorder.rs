@@ -48,7 +48,7 @@ impl Recorder {
 
     /// Saves each second until the shutdown.
     pub async fn run(
-        &self,
+        self: Arc<Self>,
         progress: watch::Receiver<Arc<Progress>>,
         shutdown: CancellationToken,
     ) -> Result<(), StoreError> {

@@ -239,7 +239,8 @@ impl<'a> Fields<'a> {
                 message: self.message,
             }),
             Kind::Error => Event::Error {
-                error: self.error.unwrap_or_default(),
+                // Without it the relay says nothing that could be heeded: a broken frame must not cost the connection.
+                error: self.error.ok_or_else(|| DecodeError::missing("error"))?,
                 message: self.message.unwrap_or_default(),
             },
             _ => Event::Unknown { kind: header.t },

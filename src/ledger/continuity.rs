@@ -84,6 +84,9 @@ struct Doubted {
 const START_STEP: u64 = 10_000;
 /// How far a time may be ahead of what is held before smaller numbers mean a restart (microseconds).
 const RESTART_MARGIN: u64 = 60_000_000;
+/// The same for the anchor itself: it is of another numbering if its time is so much newer. What is held is a median, which
+/// lags on a quiet stream.
+const ANCHOR_MARGIN: u64 = 3_600_000_000;
 
 impl Continuity {
     /// A stream of which nothing is held.
@@ -108,6 +111,11 @@ impl Continuity {
             routed: seq,
             ..Self::start()
         }
+    }
+
+    /// Whether the frame behind which it goes on was seen; one that was passed is not asked for again.
+    pub fn anchored(self, anchored: bool) -> Self {
+        Self { anchored, ..self }
     }
 
     /// The same stream over a new connection, after a frame of `time` (microseconds).
@@ -138,6 +146,15 @@ impl Continuity {
     /// Where the stream goes on, and whether that frame was seen; `None` before it started.
     pub fn tail(&self) -> Option<(u64, bool)> {
         (self.phase != Phase::Start).then_some((self.routed, self.anchored))
+    }
+
+    /// Whether what comes next is the frame behind the tail: the anchor came over this connection, or there is none.
+    pub fn at_tail(&self) -> bool {
+        match self.phase {
+            Phase::Following => true,
+            Phase::Resumed { .. } => !self.anchored,
+            Phase::Start => false,
+        }
     }
 
     /// Goes on behind a frame that was passed unread.
@@ -197,8 +214,13 @@ impl Continuity {
         held: u64,
         sound: &mut impl FnMut() -> bool,
     ) -> Step {
-        let newer = time.is_some_and(|time| time > held.saturating_add(RESTART_MARGIN));
-        if seq < self.routed && newer && sound() {
+        // A relay that counts anew and has come past the anchor has a frame of that number, which proves nothing.
+        let (low, margin) = match self.lower == Some(self.routed) || seq == self.routed {
+            true => (true, ANCHOR_MARGIN),
+            false => (seq < self.routed, RESTART_MARGIN),
+        };
+        let newer = time.is_some_and(|time| time > held.saturating_add(margin));
+        if low && newer && sound() {
             return match self.lower.replace(seq) {
                 Some(first) if confirms(first, seq) => {
                     let unreadable = 0;
@@ -234,14 +256,18 @@ impl Continuity {
         if !sound() {
             return self.unreadable();
         }
-        if seq <= self.routed + 1 + self.unreadable {
-            return self.follow(seq);
-        }
         match self.doubted {
             Some(doubted) if seq > doubted.seq => self.jump(doubted, seq),
             Some(doubted) if seq == doubted.seq => Step::Unproven,
+            _ if seq <= self.routed + 1 + self.unreadable_before_doubted() => self.follow(seq),
             _ => self.doubt(seq),
         }
+    }
+
+    /// What came behind a doubted number took none before it.
+    fn unreadable_before_doubted(&self) -> u64 {
+        let behind = self.doubted.map_or(0, |doubted| doubted.unreadable);
+        self.unreadable.saturating_sub(behind)
     }
 
     fn doubt(&mut self, seq: u64) -> Step {
@@ -294,274 +320,4 @@ fn confirms(first: u64, seq: u64) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn follow(continuity: &mut Continuity, seqs: &[u64]) -> Vec<Step> {
-        seqs.iter()
-            .map(|seq| continuity.judge(Some(*seq), Some(1), || true))
-            .collect()
-    }
-
-    #[test]
-    fn an_empty_stream_starts_anywhere() {
-        let mut continuity = Continuity::start();
-        assert_eq!(
-            follow(&mut continuity, &[1 << 52, 100, 101, 102, 102]),
-            [
-                Step::Unproven,
-                Step::Unproven,
-                Step::Starts { from: 99 },
-                Step::Follows,
-                Step::Again
-            ]
-        );
-    }
-
-    #[test]
-    fn the_anchor_proves_that_nothing_was_skipped() {
-        let mut continuity = Continuity::resumed(100, 1);
-        assert_eq!(
-            follow(&mut continuity, &[100, 101]),
-            [Step::Again, Step::Follows]
-        );
-        let mut dense = Continuity::resumed(100, 1);
-        assert_eq!(follow(&mut dense, &[101]), [Step::Follows]);
-    }
-
-    #[test]
-    fn a_jump_needs_a_second_frame() {
-        let mut continuity = Continuity::resumed(100, 1);
-        assert_eq!(
-            follow(&mut continuity, &[200, 201, 202]),
-            [
-                Step::Unproven,
-                Step::Jump { from: 100, to: 199 },
-                Step::Follows
-            ]
-        );
-    }
-
-    #[test]
-    fn a_lying_number_moves_nothing() {
-        for sound in [false, true] {
-            let mut continuity = Continuity::resumed(100, 1);
-            follow(&mut continuity, &[100, 101]);
-            let lie = continuity.judge(Some(1 << 50), None, || sound);
-            assert_eq!(lie, Step::Unproven);
-            let steps = follow(&mut continuity, &[103, 104]);
-            // Of a frame that decodes it is not known that 102 was its number.
-            let gap = Step::Jump { from: 101, to: 102 };
-            let wanted = match sound {
-                false => [Step::Follows, Step::Follows],
-                true => [Step::Unproven, gap],
-            };
-            assert_eq!(steps, wanted);
-            assert_eq!(continuity.routed(), 104);
-        }
-    }
-
-    #[test]
-    fn broken_frames_confirm_nothing() {
-        let mut continuity = Continuity::resumed(100, 1);
-        follow(&mut continuity, &[100]);
-        for lie in [1 << 50, (1 << 50) + 1, 103, 104] {
-            assert_eq!(
-                continuity.judge(Some(lie), Some(1), || false),
-                Step::Unproven
-            );
-        }
-        assert_eq!(follow(&mut continuity, &[105]), [Step::Follows]);
-        let mut fresh = Continuity::start();
-        assert_eq!(fresh.judge(Some(9), None, || false), Step::Unproven);
-        assert_eq!(fresh.judge(Some(12), None, || false), Step::Unproven);
-        assert_eq!(fresh.tail(), None);
-    }
-
-    #[test]
-    fn what_lies_behind_a_jump_must_follow_too() {
-        let mut continuity = Continuity::resumed(100, 1);
-        assert_eq!(
-            follow(&mut continuity, &[200, 205, 205, 206]),
-            [
-                Step::Unproven,
-                Step::Jump { from: 100, to: 199 },
-                Step::Unproven,
-                Step::Jump { from: 200, to: 204 },
-            ]
-        );
-        let mut fresh = Continuity::start();
-        follow(&mut fresh, &[7, 9]);
-        assert_eq!(fresh.routed(), 7);
-    }
-
-    #[test]
-    fn a_frame_sent_twice_fills_no_gap() {
-        let mut continuity = Continuity::resumed(100, 1);
-        assert_eq!(
-            follow(&mut continuity, &[100, 102, 102, 103]),
-            [
-                Step::Again,
-                Step::Unproven,
-                Step::Unproven,
-                Step::Jump { from: 100, to: 101 }
-            ]
-        );
-    }
-
-    #[test]
-    fn frames_without_a_number_took_one() {
-        let mut continuity = Continuity::resumed(100, 1);
-        continuity.judge(Some(100), None, || true);
-        assert_eq!(continuity.judge(None, None, || true), Step::Unproven);
-        assert_eq!(continuity.judge(None, None, || true), Step::Unproven);
-        assert_eq!(continuity.judge(Some(103), None, || true), Step::Follows);
-        assert_eq!(continuity.judge(Some(105), None, || true), Step::Unproven);
-    }
-
-    #[test]
-    fn smaller_numbers_with_newer_times_are_a_new_generation() {
-        let mut continuity = Continuity::resumed(1000, 5_000_000);
-        let mut judge = |seq, time| continuity.judge(Some(seq), Some(time), || true);
-        assert_eq!(judge(7, 4_000_000), Step::Again);
-        assert_eq!(
-            judge(8, 90_000_000),
-            Step::Again,
-            "one frame may be mistaken"
-        );
-        assert_eq!(judge(9, 90_000_000), Step::Restarted { from: 7 });
-        assert_eq!(judge(10, 90_000_000), Step::Follows);
-    }
-
-    #[test]
-    fn a_sparse_relay_is_known_as_one() {
-        let mut continuity = Continuity::start();
-        let steps = follow(
-            &mut continuity,
-            &(1..200).map(|n| n * 10).collect::<Vec<_>>(),
-        );
-        let jumps = steps
-            .iter()
-            .filter(|step| matches!(step, Step::Jump { .. }))
-            .count();
-        assert_eq!(jumps as u64, SPARSE_STEPS);
-        assert!(continuity.sparse());
-    }
-
-    /// What a relay sends next.
-    #[derive(Debug, Clone, Copy)]
-    enum Sent {
-        Good,
-        Unreadable,
-        /// A broken frame with this number in it, relative to its own.
-        Lie(i64),
-        /// So many numbers are left out.
-        Gap(u64),
-        /// An earlier good frame again.
-        Again(usize),
-        /// The connection is lost, and resumed behind the tail.
-        Reconnect,
-    }
-
-    fn sent() -> impl proptest::strategy::Strategy<Value = Sent> {
-        use proptest::prelude::*;
-        prop_oneof![
-            20 => Just(Sent::Good),
-            3 => Just(Sent::Unreadable),
-            1 => (1_i64 << 40..1 << 52).prop_map(Sent::Lie),
-            3 => (-40_i64..40).prop_map(Sent::Lie),
-            1 => (1_u64..30).prop_map(Sent::Gap),
-            2 => (1_usize..20).prop_map(Sent::Again),
-            1 => Just(Sent::Reconnect),
-        ]
-    }
-
-    /// A frame: its true number, the number in it, whether it decodes.
-    type Frame = (u64, Option<u64>, bool);
-
-    /// A consumer that remembers what it saw and checks every claim.
-    struct Consumer {
-        continuity: Continuity,
-        seen: std::collections::BTreeSet<u64>,
-        span: Option<u64>,
-    }
-
-    impl Consumer {
-        fn take(&mut self, (number, seq, sound): Frame) {
-            let before = self.continuity.routed();
-            self.seen.insert(number);
-            match self.continuity.judge(seq, Some(1), || sound) {
-                Step::Starts { from } => self.span = Some(from),
-                Step::Jump { from, to } => {
-                    assert_eq!(from, before);
-                    assert!(to > from);
-                    self.span = Some(to);
-                }
-                Step::Restarted { .. } => panic!("nothing restarted"),
-                Step::Follows | Step::Again | Step::Unproven => {}
-            }
-            let routed = self.continuity.routed();
-            assert!(routed >= before);
-            let Some(from) = self.span else { return };
-            for claimed in (from + 1).max(before.min(routed))..=routed {
-                assert!(
-                    claimed == from || self.seen.contains(&claimed),
-                    "{claimed} is claimed"
-                );
-            }
-        }
-    }
-
-    proptest::proptest! {
-        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(1_000))]
-
-        #[test]
-        fn nothing_is_claimed_that_was_not_seen(
-            first in 1_u64..1_000,
-            events in proptest::collection::vec(sent(), 1..400),
-        ) {
-            let mut consumer = Consumer {
-                continuity: Continuity::start(),
-                seen: Default::default(),
-                span: None,
-            };
-            let mut log: Vec<Frame> = Vec::new();
-            let mut number = first;
-            let mut gaps = 0;
-            for event in events {
-                let frame = match event {
-                    Sent::Good => (number, Some(number), true),
-                    Sent::Unreadable => (number, None, false),
-                    Sent::Lie(by) => {
-                        let lie = number.saturating_add_signed(by).max(1);
-                        // A lie that is just the number that is due can't be told from the truth.
-                        let due = lie == consumer.continuity.routed() + 1;
-                        (number, (!due).then_some(lie), false)
-                    }
-                    Sent::Gap(by) => {
-                        gaps += 1;
-                        number += if gaps <= SPARSE_STEPS / 2 { by } else { 0 };
-                        continue;
-                    }
-                    Sent::Again(back) => {
-                        let at = log.len().checked_sub(back);
-                        if let Some(again) = at.map(|at| log[at]).filter(|frame| frame.2) {
-                            consumer.take(again);
-                        }
-                        continue;
-                    }
-                    Sent::Reconnect => {
-                        consumer.continuity.reconnected(1);
-                        let tail = consumer.continuity.tail().map_or(0, |(seq, _)| seq);
-                        let again = log.partition_point(|frame| frame.0 < tail);
-                        log[again..].iter().for_each(|frame| consumer.take(*frame));
-                        continue;
-                    }
-                };
-                log.push(frame);
-                consumer.take(frame);
-                number += 1;
-            }
-        }
-    }
-}
+mod tests;

@@ -497,3 +497,14 @@ fn the_file_of_defaults_says_what_happens_without_it() {
         assert!(from_file, "{setting:?}");
     }
 }
+
+#[test]
+fn a_filter_too_long_for_the_ledger_is_refused() {
+    let names = |count: usize| -> String {
+        let names = (0..count).map(|n| format!("com.example.thing{n:06}"));
+        names.collect::<Vec<_>>().join(",")
+    };
+    given().var("COLLECTIONS", &names(600)).config();
+    let mistake = given().var("COLLECTIONS", &names(700)).mistake();
+    assert!(mistake.contains("at most 16384 together"), "{mistake}");
+}

@@ -338,7 +338,8 @@ impl Live {
         if let Some(held_back) = repeated("connection", lost.reason.as_str()) {
             tracing::warn!(relay = current.relay, reason = %lost.reason, detail = lost.detail, held_back, "connection lost");
         }
-        if !lost.poison {
+        // What breaks a connection before the last frame came again is not the frame behind it, which may well be good.
+        if !lost.poison || !current.continuity.at_tail() {
             return;
         }
         let at = current.continuity.routed();

@@ -96,19 +96,50 @@ impl Live {
         Ok(())
     }
 
-    /// Waits until our clock is no longer behind the times of the frames, which go on meanwhile.
+    /// Waits until our clock is no longer behind the frames.
     async fn wait_for_the_clock(&self, shutdown: &CancellationToken) {
         let began = Instant::now();
+        let allowed = u64::try_from(self.parts.clock_ahead.as_micros()).unwrap_or(u64::MAX);
         loop {
             tokio::select! {
                 () = tokio::time::sleep(CLOCK_CHECK) => {}
                 () = shutdown.cancelled() => return,
             }
             let elapsed = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-            let now = self.parts.clock.now_micros().saturating_sub(elapsed);
-            if self.clock_is_behind(now, FEW_SAMPLES).is_none() {
+            if is_over(&self.times, self.parts.clock.now_micros(), elapsed, allowed) {
                 return;
             }
         }
+    }
+}
+
+/// Whether a pause for the clock is over, after `elapsed` (all times in microseconds): the clock was set right, allowing for
+/// the frames that went on meanwhile; or it has come to the frames' own time by itself, so that they can be read again with
+/// nothing ahead in them. Without the latter a relay whose clock was ahead for a moment would stop us for ever.
+fn is_over(times: &Times, now: u64, elapsed: u64, allowed: u64) -> bool {
+    let was_set = times.ahead_of(now.saturating_sub(elapsed), allowed, FEW_SAMPLES);
+    was_set.is_none() || times.ahead_of(now, 0, FEW_SAMPLES).is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000;
+    const MINUTE: u64 = 60 * SECOND;
+
+    #[test]
+    fn a_pause_ends_when_the_clock_is_set_or_the_frames_time_has_come() {
+        let ours = 1_000 * MINUTE;
+        let mut times = Times::default();
+        for _ in 0..CLOCK_SAMPLES {
+            times.sample(ours + 5 * MINUTE, ours);
+        }
+        let over = |now, elapsed| is_over(&times, now, elapsed, MINUTE);
+        assert!(!over(ours + SECOND, SECOND));
+        assert!(over(ours + 5 * MINUTE + SECOND, SECOND), "it was set");
+        assert!(!over(ours + 4 * MINUTE + SECOND, 4 * MINUTE + SECOND));
+        // It went on at its own pace: it was the frames that were ahead, or they can be read by now.
+        assert!(over(ours + 5 * MINUTE, 5 * MINUTE));
     }
 }

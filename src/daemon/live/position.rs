@@ -71,7 +71,7 @@ impl Live {
             run,
         };
         if let Some(tail) = tail {
-            current.continuity = Continuity::resumed(tail.seq, tail.time);
+            current.continuity = Continuity::resumed(tail.seq, tail.time).anchored(tail.anchored);
             let from = Point {
                 seq: tail.seq,
                 time: tail.time,

@@ -1,0 +1,105 @@
+//! The tasks of a running worker, and how they end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::DaemonError;
+use super::recorder::Recorder;
+use crate::pipeline::{Pipeline, Progress};
+use crate::store::StoreError;
+
+/// The error that the store failed with, once it did.
+type Failure = watch::Receiver<Option<Arc<StoreError>>>;
+
+/// The tasks beside the lanes.
+pub(super) struct Running {
+    pub live: JoinHandle<Result<(), StoreError>>,
+    pub saving: JoinHandle<Result<(), StoreError>>,
+    pub showing: JoinHandle<()>,
+    pub http: Vec<JoinHandle<()>>,
+    pub recorder: Arc<Recorder>,
+    pub progress: watch::Receiver<Arc<Progress>>,
+    pub serving: CancellationToken,
+}
+
+impl Running {
+    /// Resolves when reading has stopped as it should, or with the error that ends it.
+    pub async fn reading_ends(&mut self, failure: Failure) -> Result<(), Arc<StoreError>> {
+        tokio::select! {
+            read = &mut self.live => match read {
+                Ok(read) => read.map_err(Arc::new),
+                Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+            },
+            error = failed(failure) => Err(error),
+            // The facts can't be written any more.
+            saved = &mut self.saving => {
+                let error = saved.ok().and_then(Result::err);
+                Err(Arc::new(error.unwrap_or(StoreError::Closed)))
+            }
+        }
+    }
+
+    /// Tells all that serves to end.
+    pub fn stop_serving(&self) {
+        self.serving.cancel();
+        self.showing.abort();
+    }
+
+    /// Saves the last facts and lets the answers that are on their way go out.
+    pub async fn last_words(self) -> Result<(), DaemonError> {
+        if !self.saving.is_finished() {
+            let _ = self.saving.await;
+        }
+        let last = self.progress.borrow().clone();
+        self.recorder.save(&last).await?;
+        if let Some(at) = last.watermark() {
+            tracing::info!(seq = at.seq, "stopped; a restart goes on behind this seq");
+        }
+        for server in self.http {
+            let _ = server.await;
+        }
+        Ok(())
+    }
+}
+
+/// Resolves with the error that the store failed with, if it ever does.
+async fn failed(mut failure: Failure) -> Arc<StoreError> {
+    let found = match failure.wait_for(Option::is_some).await {
+        Ok(error) => error.clone(),
+        Err(_) => None,
+    };
+    match found {
+        Some(error) => error,
+        // The lanes are gone without having failed.
+        None => std::future::pending().await,
+    }
+}
+
+/// Resolves when the shutdown has taken too long.
+pub(super) async fn overdue(stop: &CancellationToken, timeout: Duration) {
+    stop.cancelled().await;
+    tokio::time::sleep(timeout).await;
+    tracing::warn!(
+        ?timeout,
+        "did not drain in time: a restart reads the rest again"
+    );
+}
+
+/// Waits until all that was read is durable, but not for ever: what is not is read again after a restart.
+pub(super) async fn drain(
+    pipeline: Pipeline,
+    failure: Failure,
+    overdue: impl Future<Output = ()>,
+) -> Result<(), Arc<StoreError>> {
+    let (frames, bytes) = pipeline.depth().queued();
+    tracing::info!(frames, bytes, "draining");
+    tokio::select! {
+        () = pipeline.drain() => {}
+        () = overdue => {}
+    }
+    failure.borrow().clone().map_or(Ok(()), Err)
+}
