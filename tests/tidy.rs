@@ -142,3 +142,27 @@ fn command_after<'a>(readme: &'a str, marker: &str) -> &'a str {
     let (_language, code) = block.split_once('\n').expect("a language line");
     code.split("```").next().unwrap_or_default().trim()
 }
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let documents = tracked()
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|ext| ext == "md"));
+    for document in documents {
+        let text = std::fs::read_to_string(root().join(&document)).unwrap();
+        let folder = root().join(&document).parent().unwrap().to_owned();
+        for target in text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
+            let file = target.split('#').next().unwrap_or_default();
+            let elsewhere = file.is_empty() || file.contains("://");
+            assert!(
+                elsewhere || folder.join(file).exists(),
+                "{}: no {target}",
+                document.display()
+            );
+        }
+    }
+}

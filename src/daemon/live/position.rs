@@ -7,6 +7,7 @@ use crate::ledger::continuity::{Continuity, Step};
 use crate::ledger::{self, Resume};
 use crate::pipeline::{Origin, Point, Source};
 use crate::store::{Fact, FactKind};
+use crate::telemetry::repeated;
 
 /// Times that a relay may say that our cursor is ahead of it, before it is asked for all that it has: it counts anew.
 const FUTURE_CURSORS: u32 = 3;
@@ -126,13 +127,16 @@ impl Live {
             .map(|current| current.relay.as_str())
             .unwrap_or_default();
         self.metrics.jump(relay);
-        tracing::warn!(
-            relay,
-            from_seq = from,
-            to_seq = to,
-            missing = to - from,
-            "the relay skipped numbers: the gap stays open in the ledger"
-        );
+        if let Some(held_back) = repeated("jump", relay) {
+            tracing::warn!(
+                relay,
+                from_seq = from,
+                to_seq = to,
+                missing = to - from,
+                held_back,
+                "the relay skipped numbers: the gap stays open in the ledger"
+            );
+        }
     }
 
     /// Sets the tails of all relays behind these facts.
