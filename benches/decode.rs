@@ -42,7 +42,7 @@ fn frames() -> Vec<Vec<u8>> {
     let mut decoder = decoder(Verify::None);
     let mut writes_only = |frame: &Vec<u8>| match decoder.decode(frame, NOW) {
         Ok(Event::Commit(commit)) => {
-            commit.ops.len() > 0 && commit.ops.iter().all(|op| op.record.is_some())
+            !commit.ops.is_empty() && commit.ops.iter().all(|op| op.record.is_some())
         }
         _ => false,
     };
