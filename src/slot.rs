@@ -124,10 +124,9 @@ mod tests {
 
     #[test]
     fn slots_are_frozen() {
-        assert_eq!(
-            u64::from(slot_of("did:plc:ewvi7nxzyoun6zhxrhs64oiz")),
-            xxhash_rust::xxh3::xxh3_64(b"did:plc:ewvi7nxzyoun6zhxrhs64oiz") & 255
-        );
+        // From another implementation of xxh3: stored data depends on them.
+        assert_eq!(slot_of("did:plc:ewvi7nxzyoun6zhxrhs64oiz"), 137);
+        assert_eq!(slot_of("did:web:example.com"), 213);
     }
 
     #[test]
