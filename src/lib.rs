@@ -27,6 +27,7 @@ pub mod command;
 pub mod config;
 pub mod daemon;
 pub mod decode;
+pub mod dump;
 pub mod ledger;
 pub mod pipeline;
 pub mod relay;

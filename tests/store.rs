@@ -317,6 +317,7 @@ fn frame(number: u64, size: usize) -> Quarantined {
         seq: Some(number),
         did: None,
         raw: vec![u8::try_from(number).unwrap(); size],
+        evicted: None,
     }
 }
 

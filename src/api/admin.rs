@@ -170,7 +170,7 @@ impl<'a> RepoRow<'a> {
     fn of(repo: &'a Repo) -> Self {
         Self {
             did: &repo.did,
-            handle: repo.handle.as_deref(),
+            handle: repo.handle_text(),
             active: repo.active(),
             status: repo.status_text(),
             rev: repo.rev,

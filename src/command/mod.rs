@@ -6,7 +6,9 @@
 mod config;
 mod dump;
 mod get;
+mod import;
 mod outcome;
+mod progress;
 mod quarantine;
 mod repos;
 mod run;
@@ -58,6 +60,8 @@ enum Command {
     Get(GetArgs),
     /// Print every record held, one JSON object a line
     Dump(DumpArgs),
+    /// Take a full dump into the store, to move or to restore it
+    Import(ImportArgs),
     /// Print every repo held, one JSON object a line
     Repos(ReposArgs),
     /// What could not be taken in
@@ -87,6 +91,16 @@ pub struct DumpArgs {
     /// Leave the records of hidden accounts out
     #[arg(long)]
     pub active: bool,
+    /// Print all that 'import' needs to move or to restore the store
+    #[arg(long, conflicts_with_all = ["collection", "did", "no_value", "active"])]
+    pub full: bool,
+}
+
+/// What `penstock import` is asked for.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// A full dump, as 'dump --full' prints it; - for standard input
+    pub file: PathBuf,
 }
 
 /// What `penstock repos` is asked for.
@@ -151,7 +165,9 @@ fn dispatch(command: Command, overrides: Overrides) -> Result<Exit, Failure> {
         Command::Config => config::run(&loaded.settings),
         Command::Run => block_on(run::run(config)),
         Command::Get(args) => block_on(get::run(config, args)),
+        Command::Dump(args) if args.full => block_on(dump::run_full(config)),
         Command::Dump(args) => block_on(dump::run(config, args)),
+        Command::Import(args) => block_on(import::run(config, args)),
         Command::Repos(args) => block_on(repos::run(config, args)),
         Command::Quarantine(command) => block_on(quarantine::run(config, command)),
     }

@@ -190,6 +190,7 @@ impl Writer<'_> {
             seq: peek.seq,
             did: peek.did.map(str::to_owned),
             raw: frame.to_vec(),
+            evicted: None,
         });
         let mut repair = self.repair(did, peek.seq, RepairKind::Content, "quarantined", 0);
         if peek.seq.is_none() {

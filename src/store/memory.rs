@@ -461,7 +461,7 @@ impl State {
             repo.commit = Some(*commit);
         }
         let handle = self.handles.iter().rfind(|(of, ..)| of == did);
-        repo.handle = handle.map(|(_, _, handle)| handle.clone());
+        repo.handle = handle.map(|(_, version, handle)| (*version, handle.clone()));
         let complete = self.completes.iter().rfind(|(of, ..)| of == did);
         repo.complete = complete.map(|(_, version, rev, filter)| Complete {
             rev: *rev,

@@ -146,8 +146,8 @@ impl RepoStatus {
 pub struct Repo {
     /// The DID.
     pub did: String,
-    /// The newest handle that an `#identity` said.
-    pub handle: Option<String>,
+    /// The newest handle that an `#identity` said, and its version (microseconds).
+    pub handle: Option<(u64, String)>,
     /// Its host, once it was asked for.
     pub pds: Option<String>,
     /// The newest status and its version (microseconds); none was seen: active.
@@ -168,6 +168,11 @@ impl Repo {
     /// Whether readers see its records.
     pub fn active(&self) -> bool {
         self.status.as_ref().is_none_or(|(_, status)| status.active)
+    }
+
+    /// The newest handle.
+    pub fn handle_text(&self) -> Option<&str> {
+        self.handle.as_ref().map(|(_, handle)| handle.as_str())
     }
 
     /// Why not, if they don't.
@@ -306,10 +311,12 @@ pub struct Quarantined {
     pub did: Option<String>,
     /// The frame as received.
     pub raw: Vec<u8>,
+    /// Its length, where its bytes were dropped already: a row that is moved from another store. `raw` is empty then.
+    pub evicted: Option<u64>,
 }
 
 impl Quarantined {
-    /// The row without its bytes, which are all still there.
+    /// The row without its bytes.
     pub(crate) fn entry(&self) -> QuarantineEntry {
         QuarantineEntry {
             id: self.id.clone(),
@@ -319,8 +326,8 @@ impl Quarantined {
             source: self.source.clone(),
             seq: self.seq,
             did: self.did.clone(),
-            size: self.raw.len() as u64,
-            evicted: false,
+            size: self.evicted.unwrap_or(self.raw.len() as u64),
+            evicted: self.evicted.is_some(),
         }
     }
 }

@@ -237,7 +237,7 @@ impl Stopped {
                 "{did}"
             );
             assert_eq!(repo.rev.map(|rev| rev.to_string()), wanted.rev, "{did}");
-            assert_eq!(repo.handle, wanted.handle, "{did}");
+            assert_eq!(repo.handle_text(), wanted.handle.as_deref(), "{did}");
         }
     }
 

@@ -38,7 +38,9 @@ impl Engine {
             let key = key(row.received, &row.id);
             let entry = json(&row.entry())?;
             batch.insert(&self.quarantine, key.as_slice(), entry);
-            batch.insert(&self.quarantine_raw, key.as_slice(), row.raw.as_slice());
+            if row.evicted.is_none() {
+                batch.insert(&self.quarantine_raw, key.as_slice(), row.raw.as_slice());
+            }
             batch.insert(
                 &self.quarantine_ids,
                 row.id.as_str(),

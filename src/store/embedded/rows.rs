@@ -178,10 +178,10 @@ pub(super) fn handle_key(did: &str, version: u64, handle: &str) -> Vec<u8> {
 }
 
 /// Reads a handle behind its field.
-pub(super) fn read_handle(tail: &[u8]) -> Option<String> {
-    let (_, rest) = take_inverted(tail)?;
+pub(super) fn read_handle(tail: &[u8]) -> Option<(u64, String)> {
+    let (version, rest) = take_inverted(tail)?;
     let (handle, _) = take_inverted_bytes(rest)?;
-    String::from_utf8(handle).ok()
+    Some((version, String::from_utf8(handle).ok()?))
 }
 
 /// The key of the end of a full snapshot.
