@@ -82,6 +82,9 @@ mod tests {
     #[test]
     fn the_check_is_frozen() {
         let line = lines().swap_remove(1);
-        assert_eq!(String::from_utf8(line).unwrap(), r#"{"a":2,"check":"0"}"#);
+        assert_eq!(
+            String::from_utf8(line).unwrap(),
+            r#"{"a":2,"check":"0db82eb57a360d4b"}"#
+        );
     }
 }
