@@ -22,6 +22,7 @@ async fn quarantine(store: &MemoryStore, rows: impl IntoIterator<Item = (String,
             seq: Some(n),
             did: None,
             raw,
+            evicted: None,
         });
     }
     store.apply(batch).await.unwrap();

@@ -223,7 +223,12 @@ impl<'a> Line<'a> {
             }
             None => return Err("no line of a full dump".to_owned()),
         };
-        read.map_err(|error| error.to_string())
+        read.map_err(|error| {
+            let text = error.to_string();
+            // Its line is always the first: it has seen no other.
+            let text = text.split(" at line 1").next().unwrap_or_default();
+            format!("{text} (at byte {})", error.column())
+        })
     }
 }
 

@@ -47,7 +47,7 @@ async fn a_store_is_dumped_and_imported() {
     ended(
         &dumped,
         0,
-        "dumped 7 records, 5 repos, 3 quarantined frames, 4 repairs, 5 facts in ",
+        "dumped 10 records, 6 repos, 3 quarantined frames, 4 repairs, 5 facts in ",
     );
     let file = folder.path().join("full.jsonl");
     let name = file.to_str().unwrap();
@@ -58,13 +58,13 @@ async fn a_store_is_dumped_and_imported() {
     ended(
         &new.run(&["import", name]).await,
         1,
-        "full.jsonl: line 26: the line has no end",
+        "full.jsonl: line 30: the line has no end",
     );
     fs::write(&file, &dumped.out).unwrap();
     ended(
         &new.run(&["import", name]).await,
         0,
-        "imported 7 records, 5 repos, 3 quarantined frames",
+        "imported 10 records, 6 repos, 3 quarantined frames",
     );
     let mut piped = new.command(&["import", "-"]);
     piped.stdin(Stdio::from(File::open(&file).unwrap()));

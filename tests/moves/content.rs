@@ -19,6 +19,7 @@ use tempfile::TempDir;
 pub const ALICE: &str = "did:plc:ewvi7nxzyoun6zhxrhs64oiz";
 pub const BOB: &str = "did:web:bob.example.com";
 pub const CAROL: &str = "did:plc:carol";
+pub const DAVE: &str = "did:key:zQ3sh";
 pub const POST: &str = "app.bsky.feed.post";
 pub const LIKE: &str = "app.bsky.feed.like";
 
@@ -177,13 +178,14 @@ async fn records(store: &dyn Store) {
     let long = "k".repeat(512);
     for (at, (did, collection, rkey)) in [
         (ALICE, POST, "3mwgncrrtze23"),
-        (ALICE, POST, "self"),
-        (ALICE, POST, "~a.b:c_d-e"),
+        (CAROL, POST, "self"),
+        (CAROL, POST, "~a.b:c_d-e"),
         (ALICE, LIKE, "3mwgncrrtze23"),
-        (ALICE, "zz.example.odd-one.thing", &long),
+        (CAROL, "zz.example.odd-one.thing", &long),
         (BOB, POST, "3mwgncrrtze24"),
         (BOB, POST, "gone"),
         (CAROL, LIKE, "1"),
+        (DAVE, POST, "3mwgncrrtze23"),
     ]
     .into_iter()
     .enumerate()

@@ -151,11 +151,11 @@ async fn every_value_is_checked() {
             "no line of a full dump",
         ),
         (
-            "\"type\":\"record\"",
+            "\"type\":\"end\"",
             "\"type\":\"penstock-dump\",\"format\":1,\"time\":\"\",\"version\":\"\"",
             "second dump",
         ),
-        ("\"records\":7", "\"records\":8", "8 records"),
+        ("\"records\":10", "\"records\":11", "11 records"),
     ] {
         let (dump, line) = changed(&dump, from, to);
         let store = store().await;
