@@ -76,6 +76,38 @@ async fn late_writes_find_themselves_hidden(store: &dyn Store) {
     name(store, ALICE, rev(8).micros(), "older.test").await;
 }
 
+/// More than fits into one batch, or on its way at once; one record is larger than a batch.
+#[tokio::test]
+async fn many_records_arrive() {
+    let from = store().await;
+    let text = |n: usize| format!("{n}").repeat(if n == 3_000 { 1_000_000 } else { 50 });
+    for n in 0..6_000 {
+        let did = format!("did:web:host{}.example", n % 50);
+        let rkey = format!("{n}");
+        put(&*from, (&did, POST, &rkey), rev(n as u64), Some(&text(n))).await;
+    }
+    from.put_facts(&[fact(1, 1, 100)]).await.unwrap();
+    let (dump, held) = (dump(&from).await, contents(&*from).await);
+    for to in stores().await {
+        let imported = take(&to.store, &dump, NOW).await.unwrap();
+        assert_eq!(imported.counts.records, 6_000);
+        assert!(contents(&*to.store).await == held, "{}", to.kind);
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_takes_nothing_is_told() {
+    let from = store().await;
+    fill(&*from).await;
+    let dump = dump(&from).await;
+    // In memory it still answers.
+    let to = store().await;
+    to.close().await.unwrap();
+    let refused = take(&to, &dump, NOW).await.unwrap_err().to_string();
+    assert!(refused.contains("closed (line"), "{refused}");
+    assert_eq!(to.facts().await.unwrap(), []);
+}
+
 #[tokio::test]
 async fn an_empty_store_moves_too() {
     for to in stores().await {
