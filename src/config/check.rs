@@ -41,7 +41,7 @@ pub(crate) fn read_all(reader: &mut Reader<'_>) -> Option<Config> {
     let (relay, worker, store, net) = (relay?, worker?, store?, net?);
     let mut pipeline = pipeline?;
     check_relay(reader, &relay);
-    check_worker(reader, &worker);
+    check_worker(reader, &worker, &store);
     check_pipeline(reader, &pipeline, &relay);
     check_store(reader, &store);
     check_readable(reader, "net.ca_file", net.ca_file.as_deref());
@@ -98,7 +98,7 @@ fn check_relay(reader: &mut Reader<'_>, relay: &Relay) {
     }
 }
 
-fn check_worker(reader: &mut Reader<'_>, worker: &Worker) {
+fn check_worker(reader: &mut Reader<'_>, worker: &Worker, store: &Store) {
     if !reader.sound(&["worker.id", "worker.count"]) {
         return;
     }
@@ -109,10 +109,10 @@ fn check_worker(reader: &mut Reader<'_>, worker: &Worker) {
             format!("allowed: less than worker.count, which is {count}"),
         );
     }
-    if worker.count > 1 {
+    if worker.count > 1 && store.scylla.nodes.is_empty() {
         reader.refuse(
             "worker.count",
-            "the embedded store belongs to one process, so only 1 is allowed; several workers need ScyllaDB (SCYLLA_NODES), which is not built yet",
+            "the embedded store belongs to one process, so only 1 is allowed; several workers need ScyllaDB or Cassandra (SCYLLA_NODES)",
         );
     }
 }
@@ -135,11 +135,21 @@ fn check_pipeline(reader: &mut Reader<'_>, pipeline: &Pipeline, relay: &Relay) {
 }
 
 fn check_store(reader: &mut Reader<'_>, store: &Store) {
-    if !store.scylla.nodes.is_empty() {
-        reader.refuse(
-            "store.scylla.nodes",
-            "the CQL store is not built yet; leave SCYLLA_NODES unset",
-        );
+    let scylla = &store.scylla;
+    let both = ["store.scylla.user", "store.scylla.password_file"];
+    if !reader.sound(&both) {
+        return;
+    }
+    match (&scylla.user, &scylla.password_file) {
+        (Some(_), None) => reader.refuse(
+            "store.scylla.password_file",
+            "store.scylla.user is set; allowed: the file that holds its password",
+        ),
+        (None, Some(_)) => reader.refuse(
+            "store.scylla.user",
+            "store.scylla.password_file is set; allowed: the user whose password it holds",
+        ),
+        _ => {}
     }
 }
 

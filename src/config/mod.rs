@@ -21,9 +21,9 @@ pub use mistake::{Mistake, Mistakes, Origin};
 pub use relay_url::RelayUrl;
 pub use secret::Secret;
 pub use sections::{
-    AccountAction, Accounts, Backfill, BackfillDays, Embedded, Faults, Identity, Key, Log,
-    LogFormat, Net, Pipeline, Quarantine, Relay, SECTIONS, Scylla, SectionInfo, Shutdown, Store,
-    Verify, VerifyCids, Worker, keys,
+    AccountAction, Accounts, Backfill, BackfillDays, Consistency, Embedded, Faults, Identity, Key,
+    Log, LogFormat, Net, Pipeline, Quarantine, Relay, Replication, SECTIONS, Scylla, SectionInfo,
+    Shutdown, Store, Verify, VerifyCids, Worker, keys,
 };
 pub use show::{Setting, default_file};
 pub use sources::Sources;

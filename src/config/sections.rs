@@ -145,6 +145,34 @@ const ACCOUNT_ACTIONS: shape::Choice<AccountAction> = shape::Choice(&[
     ("purge", AccountAction::Purge),
     ("hide", AccountAction::Hide),
 ]);
+/// How many copies of a row must acknowledge a write, or answer a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consistency {
+    /// Most of those in this datacenter.
+    LocalQuorum,
+    /// Most of all.
+    Quorum,
+    /// Most of those in each datacenter; reads ask for LOCAL_QUORUM.
+    EachQuorum,
+    /// All.
+    All,
+}
+
+/// How many copies of each row there are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Replication {
+    /// So many in every datacenter.
+    Everywhere(u16),
+    /// So many in each of these.
+    Datacenters(Vec<(String, u16)>),
+}
+
+const CONSISTENCIES: shape::Choice<Consistency> = shape::Choice(&[
+    ("LOCAL_QUORUM", Consistency::LocalQuorum),
+    ("QUORUM", Consistency::Quorum),
+    ("EACH_QUORUM", Consistency::EachQuorum),
+    ("ALL", Consistency::All),
+]);
 const CIDS: shape::Choice<VerifyCids> = shape::Choice(&[
     ("all", VerifyCids::All),
     ("records", VerifyCids::Records),
@@ -200,7 +228,7 @@ sections! {
     pub struct Worker {
         /// From 0, below worker.count. This worker owns the slots s with s mod worker.count = worker.id.
         id: u16 = "worker.id" ["WORKER_ID"], "0", shape::Number(0, 255);
-        /// How many workers share the work, 1 to 256. More than 1 needs the CQL store.
+        /// How many workers share the work, 1 to 256. More than 1 needs store.scylla.nodes.
         count: u16 = "worker.count" ["WORKER_COUNT"], "1", shape::Number(1, 256);
     }
 
@@ -250,16 +278,36 @@ sections! {
         write_buffer: u64 = "store.embedded.write_buffer", "64MiB", shape::Size(MIB, PIB);
     }
 
-    /// ScyllaDB or Cassandra. Not built yet: the other keys are checked and have no effect.
+    /// ScyllaDB or Cassandra, for several workers: used instead of the embedded store once nodes are set.
     pub struct Scylla {
-        /// Contact points, host or host:port, comma separated. Must stay unset until the CQL store is built.
+        /// Contact points, host or host:port (9042 without one), comma separated. None: the embedded store.
         nodes: Vec<String> = "store.scylla.nodes" ["SCYLLA_NODES"], "", shape::Names;
-        /// The keyspace. No effect yet.
+        /// The keyspace; worker 0 makes it where it is not there.
         keyspace: String = "store.scylla.keyspace" ["SCYLLA_KEYSPACE"], "penstock", Keyspace;
-        /// The user. No effect yet.
+        /// The user. None: no authentication.
         user: Option<String> = "store.scylla.user" ["SCYLLA_USER"], "", shape::Maybe(shape::Text);
-        /// A file that holds the password. No effect yet.
+        /// A file that holds the password; one newline at its end does not count.
         password_file: Option<PathBuf> = "store.scylla.password_file" ["SCYLLA_PASSWORD_FILE"], "", shape::Maybe(shape::Path);
+        /// Speak TLS to the nodes. Authorities: the system's and net.ca_file.
+        tls: bool = "store.scylla.tls", "false", shape::Flag;
+        /// The datacenter of this worker: requests go to its nodes. None: to those of any.
+        datacenter: Option<String> = "store.scylla.datacenter", "", shape::Maybe(shape::Text);
+        /// Copies of each row where the keyspace is made: a number for every datacenter, or dc1:3,dc2:3.
+        replication: Replication = "store.scylla.replication", "3", shape::Copies;
+        /// How many copies must answer: LOCAL_QUORUM, QUORUM, EACH_QUORUM or ALL. Less could lose what was acknowledged.
+        consistency: Consistency = "store.scylla.consistency", "LOCAL_QUORUM", CONSISTENCIES;
+        /// The most requests that may be on their way; how many there are adapts to latency and errors.
+        in_flight: usize = "store.scylla.in_flight", "1024", shape::Number(1, 32_768);
+        /// A request that takes longer is sent again.
+        request_timeout: Duration = "store.scylla.request_timeout", "10s", shape::Time(10, HOUR);
+        /// How long connecting to a node may take.
+        connect_timeout: Duration = "store.scylla.connect_timeout", "10s", shape::Time(10, HOUR);
+        /// What is held is claimed so long after its acknowledgement: more than the servers' commitlog_sync_period (10s).
+        sync_lag: Duration = "store.scylla.sync_lag", "15s", shape::Time(0, HOUR);
+        /// A worker that could not renew its lease for so long stops writing, and another one may take its place.
+        lease: Duration = "store.scylla.lease", "30s", shape::Time(2_000, HOUR);
+        /// On ScyllaDB, make the tables records and repos with change data capture.
+        cdc: bool = "store.scylla.cdc", "false", shape::Flag;
     }
 
     /// Health, metrics, reads and administration.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::collections::CollectionFilter;
 use super::relay_url::RelayUrl;
 use super::secret::Secret;
+use super::sections::Replication;
 use super::units;
 
 /// How a value is written in TOML.
@@ -227,6 +228,31 @@ impl Shape for Names {
     const LITERAL: Literal = Literal::List;
     fn read(&self, text: &str) -> Result<Vec<String>, String> {
         Ok(items(text).map(str::to_owned).collect())
+    }
+}
+
+/// Copies of each row: a number, or one for each datacenter.
+pub(crate) struct Copies;
+
+impl Shape for Copies {
+    type Value = Replication;
+    const LITERAL: Literal = Literal::Text;
+    fn read(&self, text: &str) -> Result<Replication, String> {
+        let number = |text: &str| text.parse().ok().filter(|copies| (1..=99).contains(copies));
+        if let Some(copies) = number(text) {
+            return Ok(Replication::Everywhere(copies));
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+        let of_datacenter = |item: &str| {
+            let (name, copies) = item.split_once(':')?;
+            let sound = !name.is_empty() && name.chars().all(plain);
+            sound.then_some((name.to_owned(), number(copies)?))
+        };
+        let datacenters: Option<Vec<_>> = items(text).map(of_datacenter).collect();
+        let datacenters = datacenters.filter(|datacenters| !datacenters.is_empty());
+        datacenters.map(Replication::Datacenters).ok_or_else(|| {
+            "allowed: a number from 1 to 99, or one for each datacenter, as in dc1:3,dc2:3".to_owned()
+        })
     }
 }
 

@@ -42,6 +42,7 @@ pub(super) fn check_batch(batch: &WriteBatch) -> Result<(), StoreError> {
     }
     for write in batch.statuses() {
         text("DID", &write.did, DID)?;
+        time(write.version)?;
         length(
             "status",
             write.status.status.as_deref().unwrap_or_default(),
@@ -51,6 +52,7 @@ pub(super) fn check_batch(batch: &WriteBatch) -> Result<(), StoreError> {
     }
     for write in batch.handles() {
         text("DID", &write.did, DID)?;
+        time(write.version)?;
         length("handle", &write.handle, HANDLE)?;
     }
     batch.repairs().iter().try_for_each(repair)?;
@@ -79,6 +81,7 @@ pub(super) fn check_snapshot(done: &SnapshotDone) -> Result<(), StoreError> {
 pub(super) fn check_facts(facts: &[Fact]) -> Result<(), StoreError> {
     for fact in facts {
         text("relay", &fact.relay, RELAY)?;
+        seq(fact.to_seq)?;
         length("filter", &fact.filter, TEXT)?;
     }
     Ok(())
@@ -132,6 +135,24 @@ fn text(what: &str, text: &str, longest: usize) -> Result<(), StoreError> {
     Err(StoreError::Refused(format!(
         "{what} {start:?} of {} bytes (1 to {longest}, no spaces, slashes or control characters)",
         text.len()
+    )))
+}
+
+/// The protocol's `seq` is a signed integer of 64 bits.
+fn seq(seq: u64) -> Result<(), StoreError> {
+    if i64::try_from(seq).is_ok() {
+        return Ok(());
+    }
+    Err(StoreError::Refused(format!("the seq {seq} is beyond 63 bits")))
+}
+
+/// Times of events are timestamps of CQL, which are signed.
+fn time(micros: u64) -> Result<(), StoreError> {
+    if i64::try_from(micros).is_ok() {
+        return Ok(());
+    }
+    Err(StoreError::Refused(format!(
+        "the time {micros} is beyond 63 bits of microseconds"
     )))
 }
 

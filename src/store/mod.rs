@@ -19,6 +19,7 @@ pub use model::{
 use limits::{check_batch, check_facts, check_removal, check_snapshot, page_limit};
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -68,6 +69,18 @@ pub enum StoreError {
     /// A question that can't be answered as it was asked: a cursor of another listing, an order that needs more keys.
     #[error("the query can't be answered: {0}")]
     Query(String),
+    /// The database can't be reached, or does not answer.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The database refuses the user, the password or the certificate.
+    #[error("{0}")]
+    Denied(String),
+    /// The tables are not those of this build.
+    #[error("{0}")]
+    Schema(String),
+    /// Another process holds this worker's part, or shares the work differently.
+    #[error("{0}")]
+    Lease(String),
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
@@ -84,6 +97,10 @@ impl StoreError {
             Self::Failed(_) => "failed",
             Self::Refused(_) => "refused",
             Self::Query(_) => "query",
+            Self::Unavailable(_) => "unavailable",
+            Self::Denied(_) => "denied",
+            Self::Schema(_) => "schema",
+            Self::Lease(_) => "lease",
             Self::Closed => "closed",
         }
     }
@@ -106,9 +123,16 @@ pub struct Health {
 
 /// A store of what the network published.
 ///
-/// Every method that writes resolves when the write is durable. Errors are final: what can be retried was retried.
+/// Every method that writes resolves when the write is acknowledged, which is durable once [`Store::sync_lag`] has passed.
+/// Errors are final: what can be retried was retried.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
+    /// How long after its acknowledgement a write may still be lost with the power of every machine that has it. Every
+    /// claim that something is held (facts, released quarantine, cleared repairs) is made only so much later.
+    fn sync_lag(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Applies a batch atomically; resolves when it is durable, and gives the emptied batch back for reuse.
     async fn apply(&self, batch: WriteBatch) -> Result<WriteBatch, StoreError>;
 
@@ -127,7 +151,8 @@ pub trait Store: Send + Sync + 'static {
         rkey: &str,
     ) -> Result<Option<Record>, StoreError>;
 
-    /// A page of records in the order of (did, collection, rkey), whatever the status of their accounts.
+    /// A page of records, whatever the status of their accounts: repositories in an order of the store's own (embedded: by
+    /// DID), the records of one in the order of (collection, rkey).
     async fn records(&self, query: &RecordsQuery) -> Result<Page<Record>, StoreError>;
 
     /// What is new in a collection: TIDs first, the newest first, then other record keys, the greatest first; equal record
@@ -143,7 +168,7 @@ pub trait Store: Send + Sync + 'static {
     /// One repository.
     async fn repo(&self, did: &str) -> Result<Option<Repo>, StoreError>;
 
-    /// A page of repositories in the order of their DIDs.
+    /// A page of repositories, in an order of the store's own (embedded: by DID).
     async fn repos(&self, cursor: Option<&str>, limit: usize) -> Result<Page<Repo>, StoreError>;
 
     /// Writes facts; a fact of the same (relay, generation, run, from_seq) grows, never shrinks.
@@ -159,7 +184,7 @@ pub trait Store: Send + Sync + 'static {
     /// Deletes exactly these repairs.
     async fn clear_repairs(&self, repairs: &[Repair]) -> Result<(), StoreError>;
 
-    /// A page of the quarantine, oldest first, without the raw bytes.
+    /// A page of the quarantine, oldest first (at least by day), without the raw bytes.
     async fn quarantine(
         &self,
         cursor: Option<&str>,

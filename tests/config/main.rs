@@ -302,9 +302,12 @@ fn each_wrong_value_says_what_is_allowed() {
         ("store.json=yes", "allowed: true, false"),
         ("store.embedded.dir=", "allowed: a path"),
         (
-            "store.scylla.nodes=db1",
-            "the CQL store is not built yet; leave SCYLLA_NODES unset",
+            "store.scylla.user=penstock",
+            "the file that holds its password",
         ),
+        ("store.scylla.replication=0", "a number from 1 to 99"),
+        ("store.scylla.replication=dc1:3,dc2", "a number from 1 to 99"),
+        ("store.scylla.consistency=ONE", "allowed: LOCAL_QUORUM"),
         ("store.scylla.keyspace=a b", "a letter"),
         (
             "collections=app.bsky.feed.post,nonsense",
@@ -439,7 +442,7 @@ fn all_mistakes_come_at_once() {
         .var("WORKER_COUNT", "999")
         .var("PENSTOCK_NO__SUCH", "1")
         .set("verify.cids=maybe")
-        .set("store.scylla.nodes=db")
+        .set("store.scylla.user=me")
         .load()
         .unwrap_err();
     let mut found: Vec<&str> = mistakes.0.iter().map(|m| m.key.as_str()).collect();
@@ -450,7 +453,7 @@ fn all_mistakes_come_at_once() {
             "PENSTOCK_NO__SUCH",
             "nonsense.x",
             "relay.read_timeout",
-            "store.scylla.nodes",
+            "store.scylla.password_file",
             "verify.cids",
             "worker.count"
         ]
