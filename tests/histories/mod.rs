@@ -17,35 +17,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 use said::{Said, ask};
 
-/// In what order a store lists repositories.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(dead_code, reason = "each store has one of them")]
-pub enum Order {
-    /// By DID.
-    ByDid,
-    /// In one of its own. The records of a repository are ordered all the same.
-    Own,
-}
-
-/// A store under test, empty when a history begins.
-pub trait Subject {
-    /// What failures call it.
-    const NAME: &str;
-    /// How it lists.
-    const ORDER: Order;
-
-    /// The store as it is open now.
-    fn store(&self) -> Arc<dyn Store>;
-
-    /// Merges all that it has on disk, where that is worth its time.
-    async fn compact(&mut self);
-
-    /// Closes it and opens it again.
-    async fn reopen(&mut self);
-
-    /// Sweeps the index of collections and gives the number of rows that are left in it; `None` where the store has no sweep.
-    async fn sweep(&mut self) -> Option<usize>;
-}
+use crate::subject::{Order, Subject};
 
 /// Packed, odd, and in each other's way: the texts of both forms interleave.
 const DIDS: [&str; 5] = [

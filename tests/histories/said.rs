@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use penstock::decode::Tid;
 use penstock::store::{IndexEntry, Record, RecordsQuery, Repo, Store};
 
-use super::{COLLECTIONS, DIDS, Order, RKEYS};
+use super::{COLLECTIONS, DIDS, RKEYS};
+use crate::subject::Order;
 
 /// All that a store says.
 #[derive(Debug, PartialEq)]
