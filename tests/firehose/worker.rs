@@ -1,4 +1,4 @@
-//! A worker in this process, over the store in memory.
+//! A worker in this process.
 #![allow(dead_code)]
 
 use std::collections::BTreeMap;
@@ -8,7 +8,6 @@ use std::time::Duration;
 use penstock::clock::{Clock, SystemClock};
 use penstock::config::{Config, Sources};
 use penstock::daemon::{self, DaemonError};
-use penstock::store::memory::MemoryStore;
 use penstock::store::{Fact, RecordsQuery, Store};
 use penstock_loadtest::{Oracle, RelayServer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -36,14 +35,15 @@ pub struct Stopped {
 }
 
 impl Worker {
-    /// One worker over an empty store.
-    pub async fn start(relay: &RelayServer, set: &[&str]) -> Self {
-        Stopped::empty().start(relay, set).await
+    /// One worker over an empty store; `None` where there is no such store.
+    pub async fn start(relay: &RelayServer, set: &[&str]) -> Option<Self> {
+        Some(Stopped::empty().await?.start(relay, set).await)
     }
 
     /// One of several workers over an empty store.
-    pub async fn start_one_of(relay: &RelayServer, id: u16, count: u16) -> Self {
-        Stopped::empty().start_as(relay, &[], id, count).await
+    pub async fn start_one_of(relay: &RelayServer, id: u16, count: u16) -> Option<Self> {
+        let empty = Stopped::empty().await?;
+        Some(empty.start_as(relay, &[], id, count).await)
     }
 
     /// Another worker over the same store.
@@ -147,8 +147,9 @@ impl Worker {
 }
 
 impl Stopped {
-    pub fn empty() -> Self {
-        Self::over(Arc::new(MemoryStore::new()))
+    /// No worker yet, over an empty store of this binary's kind; `None` where there is no such store.
+    pub async fn empty() -> Option<Self> {
+        Some(Self::over(crate::stores::empty().await?))
     }
 
     /// No worker yet, over this store.
