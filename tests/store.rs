@@ -13,7 +13,7 @@ use penstock::decode::Tid;
 use penstock::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use penstock::store::memory::MemoryStore;
 use penstock::store::{Removal, Scope, Store, StoreError};
-use subject::Order;
+use subject::Kind;
 use subject::embedded::Embedded;
 use subject::memory::Memory;
 
@@ -280,7 +280,7 @@ async fn what_was_acknowledged_outlives_a_killed_process() {
 
 #[tokio::test]
 async fn the_quarantine_keeps_its_bounds() {
-    contract::quarantine_keeps_its_bounds(&MemoryStore::with_quarantine_max(100), Order::ByDid)
+    contract::quarantine_keeps_its_bounds(&MemoryStore::with_quarantine_max(100), Kind::Local)
         .await;
     let dir = tempfile::tempdir().unwrap();
     let bounded = EmbeddedOptions {
@@ -288,7 +288,7 @@ async fn the_quarantine_keeps_its_bounds() {
         ..options(dir.path())
     };
     let store = EmbeddedStore::open(bounded).unwrap();
-    contract::quarantine_keeps_its_bounds(&store, Order::ByDid).await;
+    contract::quarantine_keeps_its_bounds(&store, Kind::Local).await;
     drop(store);
     let store = EmbeddedStore::open(EmbeddedOptions {
         quarantine_max_bytes: 40,
@@ -304,13 +304,13 @@ async fn the_quarantine_keeps_its_bounds() {
 
 #[tokio::test]
 async fn repairs_are_not_overwritten_and_facts_grow() {
-    contract::repairs_and_facts(&MemoryStore::new()).await;
+    contract::repairs_and_facts(&MemoryStore::new(), Kind::Local).await;
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    contract::repairs_and_facts(&store).await;
+    contract::repairs_and_facts(&store, Kind::Local).await;
     drop(store);
     let store = open(dir.path());
-    contract::repairs_and_facts_are_kept(&store).await;
+    contract::repairs_and_facts_are_kept(&store, Kind::Local).await;
 }
 
 #[tokio::test]

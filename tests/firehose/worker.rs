@@ -14,12 +14,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::stores::Home;
+
 /// Longer than any wait that ends well.
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// A running worker.
 pub struct Worker {
     pub store: Arc<dyn Store>,
+    home: Home,
     dir: Arc<tempfile::TempDir>,
     clock: Arc<dyn Clock>,
     id: u16,
@@ -30,6 +33,7 @@ pub struct Worker {
 /// A worker that was stopped, and its store.
 pub struct Stopped {
     pub store: Arc<dyn Store>,
+    home: Home,
     dir: Arc<tempfile::TempDir>,
     clock: Arc<dyn Clock>,
 }
@@ -50,6 +54,7 @@ impl Worker {
     pub async fn beside(&self, relay: &RelayServer, id: u16, count: u16) -> Self {
         let stopped = Stopped {
             store: self.store.clone(),
+            home: self.home.clone(),
             dir: self.dir.clone(),
             clock: self.clock.clone(),
         };
@@ -139,6 +144,7 @@ impl Worker {
         let ended = tokio::time::timeout(DEADLINE, self.running).await;
         let stopped = Stopped {
             store: self.store,
+            home: self.home,
             dir: self.dir,
             clock: self.clock,
         };
@@ -149,13 +155,18 @@ impl Worker {
 impl Stopped {
     /// No worker yet, over an empty store of this binary's kind; `None` where there is no such store.
     pub async fn empty() -> Option<Self> {
-        Some(Self::over(crate::stores::empty().await?))
+        let (store, home) = crate::stores::empty().await?;
+        Some(Self {
+            home,
+            ..Self::over(store)
+        })
     }
 
     /// No worker yet, over this store.
     pub fn over(store: Arc<dyn Store>) -> Self {
         Self {
             store,
+            home: Arc::new(()),
             dir: Arc::new(tempfile::tempdir().unwrap()),
             clock: Arc::new(SystemClock),
         }
@@ -187,6 +198,7 @@ impl Stopped {
         });
         Worker {
             store,
+            home: self.home.clone(),
             dir: self.dir.clone(),
             clock: self.clock.clone(),
             id,

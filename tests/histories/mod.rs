@@ -17,7 +17,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 use said::{Said, ask};
 
-use crate::subject::{Order, Subject};
+use crate::subject::{Kind, Subject};
 
 /// Packed, odd, and in each other's way: the texts of both forms interleave.
 const DIDS: [&str; 5] = [
@@ -254,7 +254,7 @@ async fn apply_shuffled(store: &Arc<dyn Store>, events: &[Event], seed: u64) {
 }
 
 async fn says<S: Subject>(subject: &S, truth: &Said, when: &str) {
-    let said = ask(&*subject.store(), S::ORDER).await;
+    let said = ask(&*subject.store(), S::KIND).await;
     assert_eq!(said, *truth, "{}{when}", S::NAME);
 }
 
@@ -266,11 +266,11 @@ async fn converges<S: Subject>(events: Vec<Event>, seed: u64, mut subject: S) {
         fastrand::Rng::with_seed(seed),
     )
     .await;
-    let truth = ask(&*oracle, Order::ByDid).await;
+    let truth = ask(&*oracle, Kind::Local).await;
 
     let shuffled: Arc<dyn Store> = Arc::new(MemoryStore::new());
     apply_shuffled(&shuffled, &events, seed).await;
-    let said = ask(&*shuffled, Order::ByDid).await;
+    let said = ask(&*shuffled, Kind::Local).await;
     assert_eq!(said, truth, "the oracle, other order");
 
     apply_shuffled(&subject.store(), &events, seed ^ 1).await;

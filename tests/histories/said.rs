@@ -6,7 +6,7 @@ use penstock::decode::Tid;
 use penstock::store::{IndexEntry, Record, RecordsQuery, Repo, Store};
 
 use super::{COLLECTIONS, DIDS, RKEYS};
-use crate::subject::Order;
+use crate::subject::Kind;
 
 /// All that a store says.
 #[derive(Debug, PartialEq)]
@@ -39,7 +39,7 @@ fn path(record: &Record) -> (&str, &str) {
 }
 
 /// Checks a listing over repositories: each comes once and in one piece, its records in order, and none of them twice.
-fn in_order(records: &[Record], order: Order) {
+fn in_order(records: &[Record], kind: Kind) {
     let mut seen = BTreeSet::new();
     for of_one in records.chunk_by(|a, b| a.did == b.did) {
         let did = of_one[0].did.as_str();
@@ -47,22 +47,22 @@ fn in_order(records: &[Record], order: Order) {
         let ascends = of_one.windows(2).all(|two| path(&two[0]) < path(&two[1]));
         assert!(ascends, "{of_one:?}");
     }
-    if order == Order::ByDid {
+    if kind == Kind::Local {
         assert!(records.is_sorted_by_key(|record| record.did.clone()));
     }
 }
 
 /// All records of a query over repositories, by DID.
-async fn list_by_did(store: &dyn Store, query: RecordsQuery, order: Order) -> Vec<Record> {
+async fn list_by_did(store: &dyn Store, query: RecordsQuery, kind: Kind) -> Vec<Record> {
     let mut records = list(store, query).await;
-    in_order(&records, order);
+    in_order(&records, kind);
     // Within one they stay as they are.
     records.sort_by(|a, b| a.did.cmp(&b.did));
     records
 }
 
 /// All repositories, each once, by DID.
-async fn repos(store: &dyn Store, order: Order) -> Vec<Repo> {
+async fn repos(store: &dyn Store, kind: Kind) -> Vec<Repo> {
     let mut all = Vec::new();
     let mut cursor = None;
     loop {
@@ -77,7 +77,7 @@ async fn repos(store: &dyn Store, order: Order) -> Vec<Repo> {
             break;
         }
     }
-    if order == Order::ByDid {
+    if kind == Kind::Local {
         assert!(all.is_sorted_by_key(|repo| repo.did.clone()));
     }
     all.sort_by(|a, b| a.did.cmp(&b.did));
@@ -109,18 +109,18 @@ async fn newest(store: &dyn Store, collection: &str) -> Vec<IndexEntry> {
 }
 
 /// Asks a store all that can be asked, checks that its listings are in order, and sorts them by DID.
-pub async fn ask(store: &dyn Store, order: Order) -> Said {
+pub async fn ask(store: &dyn Store, kind: Kind) -> Said {
     let query = RecordsQuery {
         limit: 3,
         values: true,
         ..RecordsQuery::default()
     };
     let mut said = Said {
-        records: list_by_did(store, query.clone(), order).await,
+        records: list_by_did(store, query.clone(), kind).await,
         single: Vec::new(),
         descending: Vec::new(),
         of_collections: Vec::new(),
-        repos: repos(store, order).await,
+        repos: repos(store, kind).await,
         newest: Vec::new(),
     };
     for did in DIDS {
@@ -152,7 +152,7 @@ pub async fn ask(store: &dyn Store, order: Order) -> Said {
             ..query.clone()
         };
         said.of_collections
-            .extend(list_by_did(store, of, order).await);
+            .extend(list_by_did(store, of, kind).await);
         said.newest.push(newest(store, collection).await);
     }
     said

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use penstock::store::Store;
 use penstock::store::embedded::{EmbeddedOptions, EmbeddedStore};
 
-use super::{Order, Subject};
+use super::{Kind, Subject};
 
 /// A store in a folder of its own.
 pub struct Embedded {
@@ -44,7 +44,7 @@ fn open(dir: &Path) -> Arc<EmbeddedStore> {
 
 impl Subject for Embedded {
     const NAME: &str = "embedded";
-    const ORDER: Order = Order::ByDid;
+    const KIND: Kind = Kind::Local;
 
     fn store(&self) -> Arc<dyn Store> {
         self.open().clone()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use penstock::store::Store;
 use penstock::store::memory::MemoryStore;
 
-use super::{Order, Subject};
+use super::{Kind, Subject};
 
 /// A store in memory.
 pub struct Memory(pub Arc<MemoryStore>);
@@ -18,7 +18,7 @@ impl Memory {
 
 impl Subject for Memory {
     const NAME: &str = "memory";
-    const ORDER: Order = Order::ByDid;
+    const KIND: Kind = Kind::Local;
 
     fn store(&self) -> Arc<dyn Store> {
         self.0.clone()

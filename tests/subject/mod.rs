@@ -8,21 +8,22 @@ use std::sync::Arc;
 
 use penstock::store::Store;
 
-/// In what order a store lists repositories.
+/// What may be asked of a store beyond what all have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// By DID.
-    ByDid,
-    /// In one of its own. The records of a repository are ordered all the same.
-    Own,
+pub enum Kind {
+    /// It is this process's own: repositories are listed by DID, the quarantine by arrival, and what it counts is true at once.
+    Local,
+    /// A database: repositories come in an order of its own (the records of one are ordered all the same), the quarantine is
+    /// ordered by day, and what it counts becomes true in a while.
+    Database,
 }
 
 /// A store under test, empty when a history begins.
 pub trait Subject {
     /// What failures call it.
     const NAME: &str;
-    /// How it lists.
-    const ORDER: Order;
+    /// What more may be asked of it.
+    const KIND: Kind;
 
     /// The store as it is open now.
     fn store(&self) -> Arc<dyn Store>;
