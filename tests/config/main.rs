@@ -306,7 +306,10 @@ fn each_wrong_value_says_what_is_allowed() {
             "the file that holds its password",
         ),
         ("store.scylla.replication=0", "a number from 1 to 99"),
-        ("store.scylla.replication=dc1:3,dc2", "a number from 1 to 99"),
+        (
+            "store.scylla.replication=dc1:3,dc2",
+            "a number from 1 to 99",
+        ),
         ("store.scylla.consistency=ONE", "allowed: LOCAL_QUORUM"),
         ("store.scylla.keyspace=a b", "a letter"),
         (
