@@ -11,72 +11,20 @@
     clippy::indexing_slicing
 )]
 
-#[path = "pds/compare.rs"]
-mod compare;
-#[path = "pds/daemon.rs"]
-mod daemon;
-#[path = "pds/server.rs"]
-mod server;
-#[path = "pds/story.rs"]
-mod story;
-#[path = "pds/world.rs"]
-mod world;
+#[path = "pds/mod.rs"]
+mod pds;
 
-use daemon::{Daemon, Penstock};
-use server::{Pds, installation};
-use world::World;
-
-/// The other test compares with the world's notes: they are the truth as the PDS tells it.
 #[tokio::test]
 async fn the_pds_serves_what_was_written() {
-    let Some(installation) = installation("the_pds_serves_what_was_written") else {
-        return;
-    };
-    let mut world = World::new(Pds::start(installation).await);
-    story::first(&mut world).await;
-    compare::pds_agrees(&world).await;
-    story::second(&mut world).await;
-    compare::pds_agrees(&world).await;
-    story::third(&mut world).await;
-    compare::pds_agrees(&world).await;
-    world.pds.stop().await;
+    if let Some(installation) = pds::installation("the_pds_serves_what_was_written") {
+        pds::the_pds_serves_what_was_written(installation).await;
+    }
 }
 
 #[tokio::test]
 async fn penstock_holds_what_the_pds_says() {
-    let Some(installation) = installation("penstock_holds_what_the_pds_says") else {
-        return;
-    };
-    let mut world = World::new(Pds::start(installation).await);
-    let penstock = Penstock::of(&world.pds);
-
-    story::first(&mut world).await;
-    let mut daemon = penstock.start();
-    all_agrees(&world, &penstock, &mut daemon, "all before the first start").await;
-
-    story::second(&mut world).await;
-    all_agrees(&world, &penstock, &mut daemon, "all while it follows").await;
-
-    daemon.stop().await;
-    assert_eq!(
-        compare::not_caught_up(&world, &penstock).await,
-        [""; 0],
-        "without a daemon"
-    );
-    compare::dump_agrees(&world, &penstock).await;
-
-    story::third(&mut world).await;
-    let mut daemon = penstock.start();
-    all_agrees(&world, &penstock, &mut daemon, "all while it was stopped").await;
-    daemon.stop().await;
-    world.pds.stop().await;
-}
-
-async fn all_agrees(world: &World, penstock: &Penstock, daemon: &mut Daemon, what: &str) {
-    compare::pds_agrees(world).await;
-    daemon
-        .until(what, async || compare::not_caught_up(world, penstock).await)
-        .await;
-    compare::dump_agrees(world, penstock).await;
-    compare::xrpc_agrees(world, &penstock.xrpc()).await;
+    if let Some(installation) = pds::installation("penstock_holds_what_the_pds_says") {
+        let embedded = vec![("PENSTOCK_STORE__EMBEDDED__MIN_FREE", "16MiB".to_owned())];
+        pds::penstock_holds_what_the_pds_says(installation, embedded).await;
+    }
 }

@@ -1,21 +1,21 @@
 //! The embedded store where things go wrong: killed, locked, foreign, damaged; and its bounds.
 
+mod contract;
+mod subject;
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use penstock::decode::{Cid, Tid};
-use penstock::slot::SlotSet;
+use contract::{DID, POST, one};
+use penstock::decode::Tid;
 use penstock::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use penstock::store::memory::MemoryStore;
-use penstock::store::{
-    Fact, FactKind, Quarantined, RecordBody, RecordWrite, RecordsQuery, Removal, Repair,
-    RepairKind, RepoStatus, Scope, StatusWrite, Store, StoreError, WriteBatch,
-};
-
-const DID: &str = "did:plc:ewvi7nxzyoun6zhxrhs64oiz";
-const POST: &str = "app.bsky.feed.post";
+use penstock::store::{Removal, Scope, Store, StoreError};
+use subject::Kind;
+use subject::embedded::Embedded;
+use subject::memory::Memory;
 
 fn options(dir: &Path) -> EmbeddedOptions {
     EmbeddedOptions {
@@ -26,27 +26,6 @@ fn options(dir: &Path) -> EmbeddedOptions {
 
 fn open(dir: &Path) -> EmbeddedStore {
     EmbeddedStore::open(options(dir)).unwrap()
-}
-
-fn put(batch: &mut WriteBatch, did: &str, rkey: &str, rev: Tid, record: Option<&[u8]>) {
-    batch.put_record(RecordWrite {
-        did,
-        collection: POST,
-        rkey,
-        version: rev.micros(),
-        rev,
-        body: record.map(|record| RecordBody {
-            cid: Cid::of_dag_cbor(record),
-            record,
-            json: None,
-        }),
-    });
-}
-
-fn one(did: &str, rkey: &str, rev: Tid, record: Option<&[u8]>) -> WriteBatch {
-    let mut batch = WriteBatch::new();
-    put(&mut batch, did, rkey, rev, record);
-    batch
 }
 
 #[tokio::test]
@@ -62,15 +41,7 @@ async fn what_was_acknowledged_is_there_after_a_drop_without_close() {
     let store = open(dir.path());
     let record = store.record(DID, POST, "self").await.unwrap().unwrap();
     assert_eq!((record.rev, record.record.as_slice()), (rev, &b"kept"[..]));
-    store.close().await.unwrap();
-    assert_eq!(
-        store.record(DID, POST, "self").await,
-        Err(StoreError::Closed)
-    );
-    assert_eq!(
-        store.apply(WriteBatch::new()).await.err(),
-        Some(StoreError::Closed)
-    );
+    contract::a_closed_store_says_so(&store).await;
 }
 
 #[tokio::test]
@@ -307,70 +278,17 @@ async fn what_was_acknowledged_outlives_a_killed_process() {
     }
 }
 
-fn frame(number: u64, size: usize) -> Quarantined {
-    Quarantined {
-        id: format!("20261123-{number:02x}-hash"),
-        received: number,
-        reason: "cbor".to_owned(),
-        detail: "cut".to_owned(),
-        source: "relay.example".to_owned(),
-        seq: Some(number),
-        did: None,
-        raw: vec![u8::try_from(number).unwrap(); size],
-        evicted: None,
-    }
-}
-
-async fn quarantine_keeps_its_bounds(store: &dyn Store) {
-    let mut batch = WriteBatch::new();
-    for number in [3, 1, 2, 4, 4, 1] {
-        batch.put_quarantined(frame(number, 30));
-    }
-    let batch = store.apply(batch).await.unwrap();
-    assert_eq!(store.health().await.unwrap().quarantine_bytes, 90, "of 100");
-    let mut batch = batch;
-    batch.put_quarantined(frame(1, 30));
-    store.apply(batch).await.unwrap();
-    assert_eq!(
-        store.health().await.unwrap().quarantine_bytes,
-        90,
-        "the same again"
-    );
-
-    let page = store.quarantine(None, 3).await.unwrap();
-    let seen: Vec<_> = page
-        .items
-        .iter()
-        .map(|row| (row.received, row.evicted))
-        .collect();
-    assert_eq!(seen, [(1, true), (2, false), (3, false)]);
-    let rest = store.quarantine(page.cursor.as_deref(), 3).await.unwrap();
-    assert_eq!((rest.items.len(), rest.cursor), (1, None));
-    let (row, raw) = store.quarantined(&frame(1, 0).id).await.unwrap().unwrap();
-    assert_eq!((row.size, row.evicted, raw.len()), (30, true, 0));
-    let (_, raw) = store.quarantined(&frame(2, 0).id).await.unwrap().unwrap();
-    assert_eq!(raw, [2; 30]);
-
-    for number in [1, 2, 9] {
-        store
-            .release_quarantined(&frame(number, 0).id)
-            .await
-            .unwrap();
-    }
-    assert_eq!(store.health().await.unwrap().quarantine_bytes, 60);
-    assert_eq!(store.quarantined(&frame(2, 0).id).await.unwrap(), None);
-}
-
 #[tokio::test]
 async fn the_quarantine_keeps_its_bounds() {
-    quarantine_keeps_its_bounds(&MemoryStore::with_quarantine_max(100)).await;
+    contract::quarantine_keeps_its_bounds(&MemoryStore::with_quarantine_max(100), Kind::Local)
+        .await;
     let dir = tempfile::tempdir().unwrap();
     let bounded = EmbeddedOptions {
         quarantine_max_bytes: 100,
         ..options(dir.path())
     };
     let store = EmbeddedStore::open(bounded).unwrap();
-    quarantine_keeps_its_bounds(&store).await;
+    contract::quarantine_keeps_its_bounds(&store, Kind::Local).await;
     drop(store);
     let store = EmbeddedStore::open(EmbeddedOptions {
         quarantine_max_bytes: 40,
@@ -384,148 +302,33 @@ async fn the_quarantine_keeps_its_bounds() {
     );
 }
 
-fn repair(did: &str, id: &str, reason: &str) -> Repair {
-    Repair {
-        did: did.to_owned(),
-        id: id.to_owned(),
-        kind: RepairKind::Status,
-        reason: reason.to_owned(),
-        version: 7,
-    }
-}
-
-fn fact(from_seq: u64, to_seq: u64) -> Fact {
-    Fact {
-        relay: "relay.example".to_owned(),
-        generation: 0,
-        run: 1,
-        from_seq,
-        to_seq,
-        from_time: 0,
-        to_time: to_seq,
-        slots: SlotSet::ALL,
-        filter: String::new(),
-        kind: FactKind::Live,
-    }
-}
-
-async fn repairs_and_facts(store: &dyn Store) {
-    let said = |version, active, id: &str| StatusWrite {
-        did: DID.to_owned(),
-        version,
-        status: RepoStatus {
-            active,
-            status: None,
-        },
-        repair_if_stale: Some(repair(DID, id, "stale")),
-    };
-    let mut batch = WriteBatch::new();
-    batch.put_repair(repair("", "none", "cbor"));
-    batch.put_repair(repair("", "none", "another"));
-    batch.put_status(said(5, true, "first"));
-    batch.put_status(said(5, true, "the same"));
-    batch.put_status(said(5, false, "in one batch"));
-    let batch = store.apply(batch).await.unwrap();
-    let mut batch = batch;
-    batch.put_status(said(4, true, "older"));
-    batch.put_status(said(6, false, "newer"));
-    store.apply(batch).await.unwrap();
-    let counts = store.health().await.unwrap().repairs;
-    assert_eq!(
-        counts.into_iter().collect::<Vec<_>>(),
-        [("cbor".into(), 1), ("stale".into(), 2)]
-    );
-    let mut all = Vec::new();
-    let mut cursor = None;
-    loop {
-        let page = store.repairs(cursor.as_deref(), 1).await.unwrap();
-        all.extend(page.items);
-        cursor = page.cursor;
-        if cursor.is_none() {
-            break;
-        }
-    }
-    all.sort_by(|a, b| a.id.cmp(&b.id));
-    let wanted = [
-        repair(DID, "in one batch", "stale"),
-        repair("", "none", "cbor"),
-        repair(DID, "older", "stale"),
-    ];
-    assert_eq!(all, wanted);
-    let changed = Repair {
-        version: 8,
-        ..wanted[0].clone()
-    };
-    store
-        .clear_repairs(&[changed, wanted[1].clone()])
-        .await
-        .unwrap();
-    let left = store.repairs(None, 10).await.unwrap().items;
-    assert_eq!(left.len(), 2);
-    assert_eq!(store.health().await.unwrap().repairs.len(), 1);
-
-    store
-        .put_facts(&[fact(10, 20), fact(0, 5), fact(10, 15)])
-        .await
-        .unwrap();
-    store.put_facts(&[fact(0, 9), fact(10, 12)]).await.unwrap();
-    assert_eq!(store.facts().await.unwrap(), [fact(0, 9), fact(10, 20)]);
-}
-
 #[tokio::test]
 async fn repairs_are_not_overwritten_and_facts_grow() {
-    repairs_and_facts(&MemoryStore::new()).await;
+    contract::repairs_and_facts(&MemoryStore::new(), Kind::Local).await;
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    repairs_and_facts(&store).await;
+    contract::repairs_and_facts(&store, Kind::Local).await;
     drop(store);
     let store = open(dir.path());
-    assert_eq!(store.health().await.unwrap().repairs.get("stale"), Some(&2));
-    assert_eq!(store.facts().await.unwrap().len(), 2);
+    contract::repairs_and_facts_are_kept(&store, Kind::Local).await;
 }
 
 #[tokio::test]
 async fn what_no_key_can_hold_is_refused_and_the_store_goes_on() {
+    contract::bad_keys_are_refused(&MemoryStore::new()).await;
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
-    let rev = Tid::new(1, 0);
-    for (did, rkey) in [
-        ("", "a"),
-        (DID, ""),
-        (DID, "a\0b"),
-        (&"d".repeat(3000), "a"),
-    ] {
-        let refused = store.apply(one(did, rkey, rev, None)).await;
-        assert!(
-            matches!(refused, Err(StoreError::Refused(_))),
-            "{did:?} {rkey:?}"
-        );
-    }
-    store
-        .apply(one(DID, "a", rev, Some(b"good")))
-        .await
-        .unwrap();
+    contract::bad_keys_are_refused(&open(dir.path())).await;
 }
 
 #[tokio::test]
 async fn pages_end_early_where_values_are_large() {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
-    let large = vec![7; 6 << 20];
-    for rkey in ["a", "b", "c", "d"] {
-        store
-            .apply(one(DID, rkey, Tid::new(1, 0), Some(&large)))
-            .await
-            .unwrap();
-    }
-    let mut query = RecordsQuery {
-        limit: 100,
-        values: true,
-        ..RecordsQuery::default()
-    };
-    let page = store.records(&query).await.unwrap();
-    assert_eq!(page.items.len(), 3);
-    query.cursor = page.cursor;
-    let page = store.records(&query).await.unwrap();
-    assert_eq!((page.items.len(), page.cursor), (1, None));
+    let pages = contract::pages_of_large_values(&open(dir.path())).await;
+    assert_eq!(pages, [3, 1]);
+}
+
+#[tokio::test]
+async fn late_writes_stay_hidden() {
+    contract::late_writes_stay_hidden(Memory::empty()).await;
+    contract::late_writes_stay_hidden(Embedded::empty().await).await;
 }

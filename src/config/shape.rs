@@ -251,7 +251,8 @@ impl Shape for Copies {
         let datacenters: Option<Vec<_>> = items(text).map(of_datacenter).collect();
         let datacenters = datacenters.filter(|datacenters| !datacenters.is_empty());
         datacenters.map(Replication::Datacenters).ok_or_else(|| {
-            "allowed: a number from 1 to 99, or one for each datacenter, as in dc1:3,dc2:3".to_owned()
+            "allowed: a number from 1 to 99, or one for each datacenter, as in dc1:3,dc2:3"
+                .to_owned()
         })
     }
 }

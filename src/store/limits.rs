@@ -143,7 +143,9 @@ fn seq(seq: u64) -> Result<(), StoreError> {
     if i64::try_from(seq).is_ok() {
         return Ok(());
     }
-    Err(StoreError::Refused(format!("the seq {seq} is beyond 63 bits")))
+    Err(StoreError::Refused(format!(
+        "the seq {seq} is beyond 63 bits"
+    )))
 }
 
 /// Times of events are timestamps of CQL, which are signed.

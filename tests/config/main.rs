@@ -306,7 +306,10 @@ fn each_wrong_value_says_what_is_allowed() {
             "the file that holds its password",
         ),
         ("store.scylla.replication=0", "a number from 1 to 99"),
-        ("store.scylla.replication=dc1:3,dc2", "a number from 1 to 99"),
+        (
+            "store.scylla.replication=dc1:3,dc2",
+            "a number from 1 to 99",
+        ),
         ("store.scylla.consistency=ONE", "allowed: LOCAL_QUORUM"),
         ("store.scylla.keyspace=a b", "a letter"),
         (
@@ -334,7 +337,7 @@ fn each_wrong_value_says_what_is_allowed() {
             "{mistake}"
         );
         let key = setting.split('=').next().unwrap();
-        let about_other = setting.starts_with("pipeline.batch_bytes");
+        let about_other = ["pipeline.batch_bytes", "store.scylla.user"].contains(&key);
         assert!(mistake.starts_with(key) || about_other, "{mistake}");
     }
     let long = format!("store.embedded.dir=/{}", "x".repeat(200));

@@ -87,7 +87,7 @@ async fn fills_up_and_goes_on(disk: Disk, min_free: &str, seed: u64) {
     says_what_is_full(&again.words, installation.data());
 
     disk.enlarge(512);
-    let watermark = truth.holds_what_it_acknowledged(installation.data()).await;
+    let watermark = truth.holds_what_it_acknowledged(&installation).await;
     println!(
         "the watermark is {watermark} of {}, {} bytes are free",
         relay.head(),

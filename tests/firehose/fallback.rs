@@ -32,7 +32,10 @@ async fn the_second_relay_takes_over() {
     .unwrap();
     let second = RelayServer::start(&same, RelayOptions::default()).unwrap();
     let urls = format!("{},{}", first.url(), second.url());
-    let mut worker = Stopped::empty().start_at(&urls, &[], 0, 1).await;
+    let Some(stopped) = Stopped::empty().await else {
+        return;
+    };
+    let mut worker = stopped.start_at(&urls, &[], 0, 1).await;
     worker.until_seq(1_500).await;
     assert_eq!(second.connections(), 0);
     let dead = first.addr.to_string();

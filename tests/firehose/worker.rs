@@ -1,4 +1,4 @@
-//! A worker in this process, over the store in memory.
+//! A worker in this process.
 #![allow(dead_code)]
 
 use std::collections::BTreeMap;
@@ -8,12 +8,13 @@ use std::time::Duration;
 use penstock::clock::{Clock, SystemClock};
 use penstock::config::{Config, Sources};
 use penstock::daemon::{self, DaemonError};
-use penstock::store::memory::MemoryStore;
 use penstock::store::{Fact, RecordsQuery, Store};
 use penstock_loadtest::{Oracle, RelayServer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use crate::stores::Home;
 
 /// Longer than any wait that ends well.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -21,6 +22,7 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// A running worker.
 pub struct Worker {
     pub store: Arc<dyn Store>,
+    home: Home,
     dir: Arc<tempfile::TempDir>,
     clock: Arc<dyn Clock>,
     id: u16,
@@ -31,25 +33,28 @@ pub struct Worker {
 /// A worker that was stopped, and its store.
 pub struct Stopped {
     pub store: Arc<dyn Store>,
+    home: Home,
     dir: Arc<tempfile::TempDir>,
     clock: Arc<dyn Clock>,
 }
 
 impl Worker {
-    /// One worker over an empty store.
-    pub async fn start(relay: &RelayServer, set: &[&str]) -> Self {
-        Stopped::empty().start(relay, set).await
+    /// One worker over an empty store; `None` where there is no such store.
+    pub async fn start(relay: &RelayServer, set: &[&str]) -> Option<Self> {
+        Some(Stopped::empty().await?.start(relay, set).await)
     }
 
     /// One of several workers over an empty store.
-    pub async fn start_one_of(relay: &RelayServer, id: u16, count: u16) -> Self {
-        Stopped::empty().start_as(relay, &[], id, count).await
+    pub async fn start_one_of(relay: &RelayServer, id: u16, count: u16) -> Option<Self> {
+        let empty = Stopped::empty().await?;
+        Some(empty.start_as(relay, &[], id, count).await)
     }
 
     /// Another worker over the same store.
     pub async fn beside(&self, relay: &RelayServer, id: u16, count: u16) -> Self {
         let stopped = Stopped {
             store: self.store.clone(),
+            home: self.home.clone(),
             dir: self.dir.clone(),
             clock: self.clock.clone(),
         };
@@ -139,6 +144,7 @@ impl Worker {
         let ended = tokio::time::timeout(DEADLINE, self.running).await;
         let stopped = Stopped {
             store: self.store,
+            home: self.home,
             dir: self.dir,
             clock: self.clock,
         };
@@ -147,14 +153,20 @@ impl Worker {
 }
 
 impl Stopped {
-    pub fn empty() -> Self {
-        Self::over(Arc::new(MemoryStore::new()))
+    /// No worker yet, over an empty store of this binary's kind; `None` where there is no such store.
+    pub async fn empty() -> Option<Self> {
+        let (store, home) = crate::stores::empty().await?;
+        Some(Self {
+            home,
+            ..Self::over(store)
+        })
     }
 
     /// No worker yet, over this store.
     pub fn over(store: Arc<dyn Store>) -> Self {
         Self {
             store,
+            home: Arc::new(()),
             dir: Arc::new(tempfile::tempdir().unwrap()),
             clock: Arc::new(SystemClock),
         }
@@ -186,6 +198,7 @@ impl Stopped {
         });
         Worker {
             store,
+            home: self.home.clone(),
             dir: self.dir.clone(),
             clock: self.clock.clone(),
             id,

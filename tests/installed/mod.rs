@@ -1,13 +1,17 @@
 //! Penstock as its users run it against a simulated relay: the binary, its data, its signals, its answers.
 #![allow(dead_code)]
 
+pub mod backend;
 pub mod truth;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
+use backend::{Backend, Embedded};
+use penstock::store::Store;
 use penstock_loadtest::RelayServer;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -27,6 +31,7 @@ pub fn number(name: &str, default: u64) -> u64 {
 pub struct Installation {
     home: TempDir,
     data: PathBuf,
+    backend: Arc<dyn Backend>,
     variables: Vec<(String, String)>,
 }
 
@@ -45,15 +50,24 @@ impl Installation {
 
     /// The same by the relay's address.
     pub fn following(relay: &str) -> Self {
+        Self::over(&(Arc::new(Embedded) as Arc<dyn Backend>), relay)
+    }
+
+    /// The same over a store of any kind.
+    pub fn over(backend: &Arc<dyn Backend>, relay: &str) -> Self {
         let home = TempDir::new().expect("a temporary folder");
         // So that no file of the machine's configures it.
         File::create(home.path().join("penstock.toml")).expect("an empty configuration file");
         let data = home.path().join("data");
-        let installation = Self {
+        let mut installation = Self {
             home,
             data,
+            backend: backend.clone(),
             variables: Vec::new(),
         };
+        for (name, value) in backend.variables() {
+            installation.set(name, &value);
+        }
         installation
             .with("RELAY_URL", relay)
             .with("BACKFILL_DAYS", "-1")
@@ -61,7 +75,6 @@ impl Installation {
             .with("RUST_LOG", "info")
             .with("PENSTOCK_RELAY__BACKOFF_MIN", "1ms")
             .with("PENSTOCK_RELAY__BACKOFF_MAX", "50ms")
-            .with("PENSTOCK_STORE__EMBEDDED__MIN_FREE", "16MiB")
     }
 
     /// With its data elsewhere.
@@ -85,6 +98,11 @@ impl Installation {
     /// The embedded store, and the socket beside it.
     pub fn data(&self) -> &Path {
         &self.data
+    }
+
+    /// Its store, opened from this process while no daemon runs; `None` where none was made yet.
+    pub async fn store(&self) -> Option<Arc<dyn Store>> {
+        self.backend.open(&self.data).await
     }
 
     pub fn socket(&self) -> PathBuf {

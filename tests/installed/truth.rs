@@ -1,13 +1,11 @@
 //! What the stream of a world says, frame by frame: what must be held once it is durable up to a number, and at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use penstock::clock::{Clock, SystemClock};
 use penstock::decode::{DecodeOptions, Decoder, Event, Tid};
 use penstock::ledger;
 use penstock::slot::SlotSet;
-use penstock::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use penstock::store::{Fact, RecordsQuery, Store};
 use penstock_loadtest::World;
 
@@ -71,16 +69,16 @@ impl<'a> Truth<'a> {
     }
 
     /// Looks into a store that no process has open: nothing at or below its own watermark may be missing. Gives the watermark.
-    pub async fn holds_what_it_acknowledged(&self, store: &Path) -> u64 {
-        if !EmbeddedStore::is_in(store).expect("a look") {
+    pub async fn holds_what_it_acknowledged(&self, installation: &Installation) -> u64 {
+        let Some(store) = installation.store().await else {
             return 0;
-        }
-        let store = open(store);
+        };
+        let store = &*store;
         let facts = store.facts().await.expect("facts");
         let watermark = watermark(&facts);
         self.only_corrupt_frames_leave_gaps(&facts);
-        self.nothing_is_missing(watermark, &records(&store).await);
-        self.quarantine_holds(watermark, &quarantine(&store).await);
+        self.nothing_is_missing(watermark, &records(store).await);
+        self.quarantine_holds(watermark, &quarantine(store).await);
         store.close().await.expect("it closes");
         watermark
     }
@@ -141,20 +139,12 @@ impl<'a> Truth<'a> {
         let diff = diff.expect("lines of JSON");
         assert!(diff.is_empty(), "{diff}");
         assert!(diff.records > 0 && diff.repos > 0, "{diff}");
-        let watermark = self.holds_what_it_acknowledged(installation.data()).await;
+        let watermark = self.holds_what_it_acknowledged(installation).await;
         assert!(
             watermark >= self.last_seq(),
             "the ledger ends at {watermark}"
         );
     }
-}
-
-fn open(store: &Path) -> EmbeddedStore {
-    let options = EmbeddedOptions {
-        min_free: 0,
-        ..EmbeddedOptions::new(store)
-    };
-    EmbeddedStore::open(options).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn watermark(facts: &[Fact]) -> u64 {
@@ -166,7 +156,7 @@ fn watermark(facts: &[Fact]) -> u64 {
     tail.map_or(0, |tail| tail.seq)
 }
 
-async fn records(store: &EmbeddedStore) -> BTreeMap<Path3, Tid> {
+async fn records(store: &dyn Store) -> BTreeMap<Path3, Tid> {
     let mut held = BTreeMap::new();
     let mut query = RecordsQuery {
         limit: 10_000,
@@ -186,7 +176,7 @@ async fn records(store: &EmbeddedStore) -> BTreeMap<Path3, Tid> {
     }
 }
 
-async fn quarantine(store: &EmbeddedStore) -> BTreeSet<Vec<u8>> {
+async fn quarantine(store: &dyn Store) -> BTreeSet<Vec<u8>> {
     let mut held = BTreeSet::new();
     let mut cursor = None;
     loop {

@@ -5,9 +5,9 @@ use std::fmt::Debug;
 
 use serde_json::{Value, json};
 
-use crate::daemon::Penstock;
-use crate::server::Xrpc;
-use crate::world::{Account, World, text};
+use super::daemon::Penstock;
+use super::server::Xrpc;
+use super::world::{Account, World, text};
 
 /// What is missing, extra or different in `found`, a line each.
 pub fn differences<K: Ord + Debug, V: PartialEq + Debug>(

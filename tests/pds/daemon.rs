@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
-use crate::server::{Pds, Xrpc};
+use super::server::{Pds, Xrpc};
 
 /// How long the daemon may take to catch up, and to stop.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -20,11 +20,12 @@ pub struct Penstock {
     home: TempDir,
     relay: String,
     plc: String,
+    variables: Vec<(&'static str, String)>,
 }
 
 impl Penstock {
-    /// With an empty store, following all that the PDS has.
-    pub fn of(pds: &Pds) -> Self {
+    /// With an empty store, which these variables choose, following all that the PDS has.
+    pub fn of(pds: &Pds, variables: Vec<(&'static str, String)>) -> Self {
         let home = TempDir::new().expect("a temporary folder");
         // So that no file of the machine's configures it.
         File::create(home.path().join("penstock.toml")).expect("an empty configuration file");
@@ -32,6 +33,7 @@ impl Penstock {
             home,
             relay: pds.url.replacen("http", "ws", 1),
             plc: pds.plc.clone(),
+            variables,
         }
     }
 
@@ -51,8 +53,8 @@ impl Penstock {
             .env("HTTP_LISTEN", "127.0.0.1:0")
             .env("PLC_URL", &self.plc)
             .env("PENSTOCK_NET__ALLOW_PRIVATE", "true")
-            .env("PENSTOCK_STORE__EMBEDDED__MIN_FREE", "16MiB")
             .env("RUST_LOG", "info")
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .kill_on_drop(true);
         command

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{Subject, World, Write};
+use super::world::{Subject, World, Write};
 
 const POST: &str = "app.bsky.feed.post";
 const LIKE: &str = "app.bsky.feed.like";

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::server::Pds;
+use super::server::Pds;
 
 /// A record's collection and key.
 pub type RecordPath = (String, String);

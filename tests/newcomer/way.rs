@@ -1,27 +1,21 @@
-//! The way of a newcomer, with the binary: start it, see records and metrics, stop it, start it again; and the mistakes that
-//! newcomers make.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
-
-mod installed;
+//! What newcomers do and see, over a store of any kind.
 
 use std::net::TcpListener;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use installed::truth::Truth;
-use installed::{Daemon, Installation, PATIENCE, metric};
 use penstock_loadtest::{Pace, Record, RelayOptions, RelayServer, World, WorldSpec};
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 
-fn world(events: u64) -> World {
+use crate::installed::backend::Backend;
+use crate::installed::truth::Truth;
+use crate::installed::{Installation, metric};
+
+pub fn world(events: u64) -> World {
     World::generate(&WorldSpec {
         seed: 41,
         repos: 30,
@@ -32,7 +26,7 @@ fn world(events: u64) -> World {
 }
 
 /// A relay that has shown so many frames.
-fn relay(world: &World, published: usize) -> RelayServer {
+pub fn relay(world: &World, published: usize) -> RelayServer {
     let options = RelayOptions {
         pace: Pace::Manual,
         published,
@@ -59,12 +53,12 @@ fn shown(world: &World) -> &Record {
     records.find(active).expect("a record")
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn records_are_seen_and_a_restart_goes_on() {
+/// Started, seen to work, stopped, started again.
+pub async fn records_are_seen_and_a_restart_goes_on(backend: Arc<dyn Backend>) {
     let world = world(2_000);
     let truth = Truth::of(&world);
     let relay = relay(&world, 1_000);
-    let penstock = Installation::new(&relay);
+    let penstock = Installation::over(&backend, &relay.url());
     let mut daemon = penstock.start();
     let address = daemon.address().await;
     let ready = async || ask(&format!("{address}/readyz")).await.0 == 200;
@@ -132,64 +126,12 @@ async fn records_are_seen_and_a_restart_goes_on() {
     truth.is_held_in_the_end(&penstock).await;
 }
 
-/// Whoever comes first wins, also where there is no store yet; the others say why and harm nothing.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_data_belongs_to_one_process() {
-    let world = world(500);
-    let truth = Truth::of(&world);
-    let relay = relay(&world, 500);
-    let penstock = Installation::new(&relay);
-    for _ in 0..5 {
-        let mut rivals: Vec<Daemon> = (0..3).map(|_| penstock.start()).collect();
-        let mut losers = Vec::new();
-        while rivals.len() > 1 {
-            let (mut ended, running) = until_one_ends(rivals).await;
-            assert_eq!(ended.wait().await.code(), Some(75), "{}", ended.words());
-            losers.push(ended);
-            rivals = running;
-        }
-        let store = penstock.data().display().to_string();
-        for loser in &losers {
-            let words = loser.words();
-            let why = words.lines().last().unwrap_or_default();
-            assert!(
-                why.contains("in use by another process") && why.contains(&store),
-                "{words}"
-            );
-        }
-        let mut winner = rivals.remove(0);
-        winner.until_durable(truth.last_seq()).await;
-        // What it leaves behind is no hindrance to the next round.
-        winner.kill().await;
-    }
-    let mut daemon = penstock.start();
-    daemon.until_durable(truth.last_seq()).await;
-    daemon.stop().await;
-    truth.is_held_in_the_end(&penstock).await;
-}
-
-/// The first of several that ends, and the others.
-async fn until_one_ends(mut daemons: Vec<Daemon>) -> (Daemon, Vec<Daemon>) {
-    let deadline = Instant::now() + PATIENCE;
-    let mut ticks = tokio::time::interval(Duration::from_millis(10));
-    loop {
-        ticks.tick().await;
-        if let Some(at) = daemons
-            .iter_mut()
-            .position(|daemon| daemon.ended().is_some())
-        {
-            return (daemons.remove(at), daemons);
-        }
-        assert!(Instant::now() < deadline, "none of the rivals gives way");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_signal_ends_it_at_once() {
+/// Who is in a hurry is heard.
+pub async fn a_second_signal_ends_it_at_once(backend: Arc<dyn Backend>) {
     let world = world(3_000);
     let truth = Truth::of(&world);
     let relay = relay(&world, 3_000);
-    let penstock = Installation::new(&relay);
+    let penstock = Installation::over(&backend, &relay.url());
     let mut daemon = penstock.start();
     daemon.until_durable(truth.last_seq()).await;
     // An answer that nobody reads holds an orderly end up for seconds.
@@ -219,28 +161,15 @@ async fn ask_and_never_read(socket: &Path) -> UnixStream {
     client
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn several_workers_need_another_store() {
-    let penstock = Installation::following("ws://127.0.0.1:1").with("WORKER_COUNT", "2");
-    let ended = penstock.run(&["run"]).await;
-    assert_eq!(ended.code, Some(78), "{}", ended.words);
-    assert!(
-        ended.words.contains("worker.count") && ended.words.contains("ScyllaDB"),
-        "{}",
-        ended.words
-    );
-    assert!(!penstock.data().exists(), "nothing was started");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_relay_that_is_down_is_waited_for_without_noise() {
+/// A relay that is down at the start, and comes up.
+pub async fn a_relay_that_is_down_is_waited_for_without_noise(backend: Arc<dyn Backend>) {
     let world = world(500);
     let truth = Truth::of(&world);
     // A port that nobody listens on, for now.
     let free = TcpListener::bind("127.0.0.1:0").expect("a port");
     let listen = free.local_addr().expect("its address");
     drop(free);
-    let penstock = Installation::following(&format!("ws://{listen}"));
+    let penstock = Installation::over(&backend, &format!("ws://{listen}"));
     let mut daemon = penstock.start();
     let address = daemon.address().await;
     let tried = async || {
