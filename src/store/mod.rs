@@ -8,6 +8,7 @@ pub mod embedded;
 mod limits;
 pub mod memory;
 pub mod model;
+pub mod scylla;
 
 pub use batch::{HandleWrite, RecordBody, RecordWrite, RevWrite, StatusWrite, WriteBatch};
 pub use model::{

@@ -1,0 +1,117 @@
+//! Connecting: contact points, authentication, TLS, and whose CQL it is.
+
+use std::sync::Arc;
+
+use scylla::client::execution_profile::ExecutionProfile;
+use scylla::client::session::Session;
+use scylla::client::session_builder::SessionBuilder;
+use scylla::errors::{DbError, ExecutionError, RequestAttemptError};
+use scylla::policies::load_balancing::DefaultPolicy;
+use scylla::statement::{Consistency, SerialConsistency};
+
+use super::ScyllaOptions;
+use super::server::Server;
+use super::statements::Levels;
+use crate::config;
+use crate::store::StoreError;
+
+/// Longest text of an error that is passed on.
+const LONGEST: usize = 500;
+
+/// The levels of what the configuration asks for.
+pub(super) fn levels(consistency: config::Consistency) -> Levels {
+    let (write, read) = match consistency {
+        config::Consistency::LocalQuorum => (Consistency::LocalQuorum, Consistency::LocalQuorum),
+        config::Consistency::Quorum => (Consistency::Quorum, Consistency::Quorum),
+        // There is no such read.
+        config::Consistency::EachQuorum => (Consistency::EachQuorum, Consistency::LocalQuorum),
+        config::Consistency::All => (Consistency::All, Consistency::All),
+    };
+    Levels { write, read }
+}
+
+/// Connects and authenticates.
+///
+/// # Errors
+///
+/// [`StoreError::Unavailable`] if no node answers, [`StoreError::Denied`] if they refuse us.
+pub(super) async fn connect(options: &ScyllaOptions) -> Result<Session, StoreError> {
+    let mut policy = DefaultPolicy::builder().token_aware(true);
+    if let Some(datacenter) = &options.datacenter {
+        policy = policy.prefer_datacenter(datacenter.clone());
+    }
+    let profile = ExecutionProfile::builder()
+        .consistency(levels(options.consistency).read)
+        .serial_consistency(Some(SerialConsistency::LocalSerial))
+        .request_timeout(Some(options.request_timeout))
+        .load_balancing_policy(policy.build())
+        .build();
+    let mut builder = SessionBuilder::new()
+        .known_nodes(&options.nodes)
+        .connection_timeout(options.connect_timeout)
+        .fetch_schema_metadata(false)
+        .default_execution_profile_handle(profile.into_handle());
+    if let Some((user, password)) = &options.user {
+        builder = builder.user(user, password.expose());
+    }
+    if let Some(tls) = &options.tls {
+        builder = builder.tls_context(Some(Arc::clone(tls)));
+    }
+    builder.build().await.map_err(|error| {
+        let (nodes, text) = (options.nodes.join(","), error.to_string());
+        let cause = explain(&text);
+        // The driver tells the causes of its first connection as a text.
+        let denied = ["uthenticat", "password", "credentials"];
+        match denied.iter().any(|word| text.contains(word)) {
+            true => StoreError::Denied(format!(
+                "the nodes {nodes} refuse the user: {cause}; see store.scylla.user (SCYLLA_USER) and \
+                 store.scylla.password_file (SCYLLA_PASSWORD_FILE)"
+            )),
+            false => StoreError::Unavailable(format!(
+                "no node of {nodes} (store.scylla.nodes, SCYLLA_NODES) can be used: {cause}"
+            )),
+        }
+    })
+}
+
+/// Asks whose CQL it is.
+pub(super) async fn server(session: &Session) -> Result<Server, StoreError> {
+    if let Some(version) = version(
+        session,
+        "SELECT version FROM system.versions WHERE key = 'local'",
+    )
+    .await?
+    {
+        return Ok(Server::Scylla(version));
+    }
+    let version = version(session, "SELECT release_version FROM system.local").await?;
+    Ok(Server::Cassandra(version.unwrap_or_default()))
+}
+
+/// A version; `None` where there is no such table.
+async fn version(session: &Session, question: &str) -> Result<Option<String>, StoreError> {
+    let answer = match session.query_unpaged(question, ()).await {
+        Ok(answer) => answer,
+        Err(ExecutionError::LastAttemptError(RequestAttemptError::DbError(
+            DbError::Invalid,
+            _,
+        ))) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(StoreError::Unavailable(explain(&error.to_string()))),
+    };
+    let garbled = |error: String| StoreError::Unavailable(explain(&error));
+    let rows = answer
+        .into_rows_result()
+        .map_err(|error| garbled(error.to_string()))?;
+    let row = rows.maybe_first_row::<(String,)>();
+    Ok(row
+        .map_err(|error| garbled(error.to_string()))?
+        .map(|(version,)| version))
+}
+
+/// The text of an error of the driver: printable, and no longer than people read.
+pub(super) fn explain(text: &str) -> String {
+    let printable = text.chars().filter(|c| !c.is_control());
+    printable.take(LONGEST).collect()
+}

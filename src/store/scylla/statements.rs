@@ -1,0 +1,112 @@
+//! Every statement of the store, prepared once.
+
+use scylla::client::session::Session;
+use scylla::statement::Consistency;
+use scylla::statement::prepared::PreparedStatement;
+
+use super::session::explain;
+use crate::store::StoreError;
+
+/// Declares the statements: name, whether it writes, text (`KS` stands for the keyspace).
+macro_rules! statements {
+    ($($(#[doc = $doc:literal])+ $name:ident: $kind:ident $text:literal;)*) => {
+        /// Every statement, prepared.
+        pub(super) struct Statements {
+            $($(#[doc = $doc])+ pub $name: PreparedStatement,)*
+        }
+
+        impl Statements {
+            /// Prepares all of them.
+            pub(super) async fn prepare(
+                session: &Session,
+                keyspace: &str,
+                consistency: Levels,
+            ) -> Result<Self, StoreError> {
+                let preparer = Preparer { session, keyspace, consistency };
+                Ok(Self {
+                    $($name: preparer.prepare(Kind::$kind, $text).await?,)*
+                })
+            }
+        }
+    };
+}
+
+/// What a statement does.
+#[derive(Clone, Copy)]
+enum Kind {
+    Write,
+    Read,
+}
+
+/// How many copies must answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Levels {
+    pub write: Consistency,
+    pub read: Consistency,
+}
+
+struct Preparer<'a> {
+    session: &'a Session,
+    keyspace: &'a str,
+    consistency: Levels,
+}
+
+impl Preparer<'_> {
+    async fn prepare(&self, kind: Kind, text: &str) -> Result<PreparedStatement, StoreError> {
+        let text = text.replace("KS.", &format!("{}.", self.keyspace));
+        let prepared = self.session.prepare(text).await;
+        let mut prepared =
+            prepared.map_err(|error| StoreError::Unavailable(explain(&error.to_string())))?;
+        // Every write carries its timestamp, so that it may be sent any number of times.
+        prepared.set_is_idempotent(true);
+        prepared.set_use_cached_result_metadata(true);
+        prepared.set_consistency(match kind {
+            Kind::Write => self.consistency.write,
+            Kind::Read => self.consistency.read,
+        });
+        Ok(prepared)
+    }
+}
+
+statements! {
+    /// did, collection, rkey, value, timestamp.
+    put_record: Write "INSERT INTO KS.records (did, collection, rkey, value) VALUES (?, ?, ?, ?) USING TIMESTAMP ?";
+    /// timestamp, did, collection, rkey.
+    delete_record: Write "DELETE FROM KS.records USING TIMESTAMP ? WHERE did = ? AND collection = ? AND rkey = ?";
+    /// timestamp, did.
+    delete_repo: Write "DELETE FROM KS.records USING TIMESTAMP ? WHERE did = ?";
+    /// timestamp, did, collection.
+    delete_collection: Write "DELETE FROM KS.records USING TIMESTAMP ? WHERE did = ? AND collection = ?";
+    /// collection, month, slot, rkey, did, rev, cid, timestamp.
+    put_hint: Write "INSERT INTO KS.records_by_collection (collection, month, slot, rkey, did, rev, cid) VALUES (?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?";
+    /// timestamp, collection, month, slot, rkey, did.
+    delete_hint: Write "DELETE FROM KS.records_by_collection USING TIMESTAMP ? WHERE collection = ? AND month = ? AND slot = ? AND rkey = ? AND did = ?";
+    /// collection, month.
+    put_month: Write "INSERT INTO KS.collection_months (collection, month) VALUES (?, ?) USING TIMESTAMP 1";
+    /// timestamp, head, did.
+    put_head: Write "UPDATE KS.repos USING TIMESTAMP ? SET head = ? WHERE did = ?";
+    /// timestamp, status, did.
+    put_status: Write "UPDATE KS.repos USING TIMESTAMP ? SET status = ? WHERE did = ?";
+    /// timestamp, handle, did.
+    put_handle: Write "UPDATE KS.repos USING TIMESTAMP ? SET handle = ? WHERE did = ?";
+    /// timestamp, complete, did.
+    put_complete: Write "UPDATE KS.repos USING TIMESTAMP ? SET complete = ? WHERE did = ?";
+    /// timestamp, scope, version, did.
+    put_floor: Write "UPDATE KS.repos USING TIMESTAMP ? SET floors[?] = ? WHERE did = ?";
+    /// relay, generation, run, from_seq, to_seq, from_time, to_time, slots, filter, kind, timestamp (to_seq).
+    put_fact: Write "INSERT INTO KS.ledger (relay, generation, run, from_seq, to_seq, from_time, to_time, slots, filter, kind) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?";
+    /// slot, did, id, kind, reason, version, timestamp.
+    put_repair: Write "INSERT INTO KS.repairs (slot, did, id, kind, reason, version) VALUES (?, ?, ?, ?, ?, ?) USING TIMESTAMP ?";
+    /// timestamp, slot, did, id.
+    delete_repair: Write "DELETE FROM KS.repairs USING TIMESTAMP ? WHERE slot = ? AND did = ? AND id = ?";
+    /// day, slot, id, received, reason, detail, source, seq, did, size, evicted, timestamp.
+    put_quarantined: Write "INSERT INTO KS.quarantine (day, slot, id, received, reason, detail, source, seq, did, size, evicted) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?";
+    /// timestamp, day, slot, id.
+    evict_quarantined: Write "UPDATE KS.quarantine USING TIMESTAMP ? SET evicted = true WHERE day = ? AND slot = ? AND id = ?";
+    /// timestamp, day, slot, id.
+    delete_quarantined: Write "DELETE FROM KS.quarantine USING TIMESTAMP ? WHERE day = ? AND slot = ? AND id = ?";
+    /// id, part, bytes, timestamp.
+    put_raw: Write "INSERT INTO KS.quarantine_raw (id, part, bytes) VALUES (?, ?, ?) USING TIMESTAMP ?";
+    /// timestamp, id.
+    delete_raw: Write "DELETE FROM KS.quarantine_raw USING TIMESTAMP ? WHERE id = ?";
+}
