@@ -54,3 +54,84 @@ pub struct ScyllaOptions {
     /// Whether a keyspace or table that is not there is made; else it is waited for.
     pub create: bool,
 }
+
+/// How often stale hints are looked for, and the bytes of the quarantine bounded.
+const UPKEEP: Duration = Duration::from_secs(30);
+
+/// An open CQL store.
+pub struct ScyllaStore {
+    requests: Arc<Requests>,
+    writes: Writes,
+    reader: Arc<Reader>,
+    sync_lag: Duration,
+    upkeep: JoinHandle<()>,
+}
+
+impl ScyllaStore {
+    /// Connects, makes or awaits the tables, checks them, and prepares every statement.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] if no node answers, [`StoreError::Denied`] if they refuse us, [`StoreError::Schema`] if
+    /// the tables are not those of this build.
+    pub async fn open(options: ScyllaOptions) -> Result<Self, StoreError> {
+        let session = session::connect(&options).await?;
+        let layout = layout(&session, &options).await?;
+        match options.create {
+            true => schema::create::create(&session, &layout).await?,
+            false => schema::create::await_made(&session, &layout).await?,
+        }
+        let levels = session::levels(options.consistency);
+        let keyspace = &options.keyspace;
+        let statements = Statements::prepare(&session, keyspace, levels).await?;
+        let questions = ReadStatements::prepare(&session, keyspace, levels).await?;
+        let requests = Arc::new(Requests::new(session, &options));
+        let reader = Arc::new(Reader {
+            requests: requests.clone(),
+            statements: Arc::new(questions),
+            index: options.index,
+            slots: options.slots,
+            quarantine_max_bytes: options.quarantine_max_bytes,
+        });
+        let upkeep = tokio::spawn(upkeep(reader.clone()));
+        Ok(Self {
+            writes: Writes::new(requests.clone(), statements, &options),
+            requests,
+            reader,
+            sync_lag: options.sync_lag,
+            upkeep,
+        })
+    }
+
+    /// Makes the keyspace and the tables, or checks them where they are there.
+    ///
+    /// # Errors
+    ///
+    /// As [`ScyllaStore::open`].
+    pub async fn create(options: &ScyllaOptions) -> Result<(), StoreError> {
+        let session = session::connect(options).await?;
+        let layout = layout(&session, options).await?;
+        schema::create::create(&session, &layout).await
+    }
+}
+
+async fn layout(session: &Session, options: &ScyllaOptions) -> Result<Layout, StoreError> {
+    Ok(Layout {
+        keyspace: options.keyspace.clone(),
+        replication: options.replication.clone(),
+        cdc: options.cdc,
+        server: session::server(session).await?,
+    })
+}
+
+/// What this process does beside what it is asked: bounds the quarantine.
+async fn upkeep(reader: Arc<Reader>) {
+    let mut tick = tokio::time::interval(UPKEEP);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        if let Err(error) = reader.evict().await {
+            tracing::warn!(%error, "the quarantine could not be bounded");
+        }
+    }
+}
