@@ -4,6 +4,7 @@
 //! wins. Requests are prepared once, marked idempotent, sent to a replica, and tried again until they succeed.
 
 mod cells;
+mod delegate;
 mod requests;
 pub mod schema;
 mod server;
@@ -14,6 +15,18 @@ pub use server::Server;
 
 use std::sync::Arc;
 use std::time::Duration;
+
+use scylla::client::session::Session;
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+
+use apply::Writes;
+use read_statements::ReadStatements;
+use reader::Reader;
+use requests::Requests;
+use schema::Layout;
+use statements::Statements;
+use super::StoreError;
 
 use crate::config::{Consistency, Replication, Secret};
 use crate::slot::SlotSet;
