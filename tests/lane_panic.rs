@@ -8,6 +8,8 @@ use std::sync::Arc;
 use penstock::clock::{Clock, SystemClock};
 use penstock_loadtest::{RelayOptions, RelayServer, World};
 
+#[path = "firehose/stores.rs"]
+mod stores;
 #[path = "firehose/worker.rs"]
 mod worker;
 
@@ -54,7 +56,8 @@ async fn a_daemon_whose_lane_panics() {
     }
     let world = World::of(70, 10, 200);
     let relay = RelayServer::start(&world, RelayOptions::default()).unwrap();
-    let stopped = worker::Stopped::empty().with_clock(Arc::new(Treacherous));
+    let stopped = worker::Stopped::empty().await.unwrap();
+    let stopped = stopped.with_clock(Arc::new(Treacherous));
     let mut worker = stopped.start(&relay, &[]).await;
     worker.until_seq(relay.head()).await;
 }

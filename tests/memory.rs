@@ -17,6 +17,8 @@ use penstock::store::{
 use penstock_loadtest::{Oracle, Prepared, RelayOptions, RelayServer, Signatures, WorldSpec};
 use tokio::sync::watch;
 
+#[path = "firehose/stores.rs"]
+mod stores;
 #[path = "firehose/worker.rs"]
 mod worker;
 

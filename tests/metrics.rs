@@ -9,6 +9,8 @@ use penstock::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use penstock::telemetry::metrics;
 use penstock_loadtest::{Pace, RelayOptions, RelayServer, StreamFaults, World, WorldSpec};
 
+#[path = "firehose/stores.rs"]
+mod stores;
 #[path = "firehose/worker.rs"]
 mod worker;
 
