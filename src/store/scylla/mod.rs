@@ -68,6 +68,18 @@ pub struct ScyllaOptions {
     pub create: bool,
 }
 
+impl ScyllaOptions {
+    /// What the schema looks like on this server.
+    pub fn layout(&self, server: Server) -> Layout {
+        Layout {
+            keyspace: self.keyspace.clone(),
+            replication: self.replication.clone(),
+            cdc: self.cdc,
+            server,
+        }
+    }
+}
+
 /// How often stale hints are looked for, and the bytes of the quarantine bounded.
 const UPKEEP: Duration = Duration::from_secs(30);
 
@@ -89,7 +101,7 @@ impl ScyllaStore {
     /// the tables are not those of this build.
     pub async fn open(options: ScyllaOptions) -> Result<Self, StoreError> {
         let session = session::connect(&options).await?;
-        let layout = layout(&session, &options).await?;
+        let layout = options.layout(session::server(&session).await?);
         match options.create {
             true => schema::create::create(&session, &layout).await?,
             false => schema::create::await_made(&session, &layout).await?,
@@ -116,6 +128,15 @@ impl ScyllaStore {
         })
     }
 
+    /// Asks whose CQL it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`ScyllaStore::open`].
+    pub async fn server(options: &ScyllaOptions) -> Result<Server, StoreError> {
+        session::server(&session::connect(options).await?).await
+    }
+
     /// Makes the keyspace and the tables, or checks them where they are there.
     ///
     /// # Errors
@@ -123,18 +144,9 @@ impl ScyllaStore {
     /// As [`ScyllaStore::open`].
     pub async fn create(options: &ScyllaOptions) -> Result<(), StoreError> {
         let session = session::connect(options).await?;
-        let layout = layout(&session, options).await?;
+        let layout = options.layout(session::server(&session).await?);
         schema::create::create(&session, &layout).await
     }
-}
-
-async fn layout(session: &Session, options: &ScyllaOptions) -> Result<Layout, StoreError> {
-    Ok(Layout {
-        keyspace: options.keyspace.clone(),
-        replication: options.replication.clone(),
-        cdc: options.cdc,
-        server: session::server(session).await?,
-    })
 }
 
 /// What this process does beside what it is asked: bounds the quarantine.
