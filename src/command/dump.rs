@@ -27,7 +27,7 @@ pub(super) async fn run(config: Config, args: DumpArgs) -> Result<Exit, Failure>
 
 /// Prints the full dump. It opens the store itself: no daemon may have an embedded store open.
 pub(super) async fn run_full(config: Config) -> Result<Exit, Failure> {
-    let opened = storage::open_existing(&config).await?;
+    let opened = storage::open_existing(&config).await.map_err(in_use)?;
     let store = opened.ok_or_else(|| {
         let dir = config.store.embedded.dir.display();
         Failure::new(Exit::Failed, format!("there is no store in {dir}"))

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
+use super::dump::in_use;
 use super::progress::Progress;
 use super::{Exit, Failure, ImportArgs, storage};
 use crate::clock::{Clock, SystemClock};
@@ -18,7 +19,7 @@ const IN: usize = 1 << 20;
 /// Imports a file, or standard input; makes the store where there is none.
 pub(super) async fn run(config: Config, args: ImportArgs) -> Result<Exit, Failure> {
     let input = open(&args.file)?;
-    let store = storage::open(&config).await?;
+    let store = storage::open(&config).await.map_err(in_use)?;
     let mut progress = Progress::new(false);
     let options = ImportOptions {
         now: SystemClock.now_micros(),

@@ -4,7 +4,6 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Exit, Failure};
 use crate::config::{Config, Secret};
 use crate::relay;
 use crate::slot::SlotSet;
@@ -18,16 +17,16 @@ pub(super) fn is_cql(config: &Config) -> bool {
 }
 
 /// Opens the store, and makes it where there is none. Of several workers, worker 0 makes it.
-pub(super) async fn open(config: &Config) -> Result<Arc<dyn Store>, Failure> {
+pub(super) async fn open(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
     if is_cql(config) {
         let options = cql_options(config)?;
         return Ok(Arc::new(ScyllaStore::open(options).await?));
     }
-    Ok(open_embedded(config).await?)
+    open_embedded(config).await
 }
 
 /// Opens the store; `None` where there is none.
-pub(super) async fn open_existing(config: &Config) -> Result<Option<Arc<dyn Store>>, Failure> {
+pub(super) async fn open_existing(config: &Config) -> Result<Option<Arc<dyn Store>>, StoreError> {
     if !is_cql(config) && !EmbeddedStore::is_in(&config.store.embedded.dir)? {
         return Ok(None);
     }
@@ -53,7 +52,7 @@ async fn open_embedded(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
 }
 
 /// What the configuration says of the CQL store. Reads the password's file.
-pub(super) fn cql_options(config: &Config) -> Result<ScyllaOptions, Failure> {
+pub(super) fn cql_options(config: &Config) -> Result<ScyllaOptions, StoreError> {
     let keys = &config.store.scylla;
     let user = match (&keys.user, &keys.password_file) {
         (Some(user), Some(file)) => Some((user.clone(), password(file)?)),
@@ -65,7 +64,7 @@ pub(super) fn cql_options(config: &Config) -> Result<ScyllaOptions, Failure> {
         nodes: keys.nodes.clone(),
         keyspace: keys.keyspace.clone(),
         user,
-        tls: tls.map_err(|error| Failure::new(Exit::Config, error.to_string()))?,
+        tls: tls.map_err(|error| StoreError::Denied(error.to_string()))?,
         datacenter: keys.datacenter.clone(),
         replication: keys.replication.clone(),
         consistency: keys.consistency,
@@ -81,10 +80,10 @@ pub(super) fn cql_options(config: &Config) -> Result<ScyllaOptions, Failure> {
     })
 }
 
-fn password(file: &Path) -> Result<Secret, Failure> {
+fn password(file: &Path) -> Result<Secret, StoreError> {
     let text = fs::read_to_string(file).map_err(|error| {
-        let message = format!("store.scylla.password_file {}: {error}", file.display());
-        Failure::new(Exit::Config, message)
+        let file = file.display();
+        StoreError::Denied(format!("store.scylla.password_file {file}: {error}"))
     })?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
     Ok(Secret::new(line.strip_suffix('\r').unwrap_or(line)))
