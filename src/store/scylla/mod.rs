@@ -3,7 +3,13 @@
 //! The version of a write is its CQL timestamp, so the servers themselves keep the newest, and nothing here decides what
 //! wins. Requests are prepared once, marked idempotent, sent to a replica, and tried again until they succeed.
 
+mod apply;
 mod cells;
+mod changes;
+mod errors;
+mod hints;
+mod limiter;
+mod questions;
 mod requests;
 pub mod schema;
 mod server;
