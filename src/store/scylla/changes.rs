@@ -6,13 +6,13 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use scylla::deserialize::row::DeserializeRow;
 use scylla::response::query_result::QueryResult;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 use super::apply::Writes;
 use super::cells::CompleteCell;
 use super::session::explain;
 use crate::clock::{Clock, SystemClock};
-use crate::slot::lane_of_place;
+use crate::slot::{lane_of_place, place};
 use crate::store::{
     Fact, FactKind, Removal, Scope, SnapshotDone, StoreError, check_facts, check_removal,
     check_snapshot,
@@ -32,9 +32,13 @@ impl Stripes {
         Self(locks.collect(), Mutex::new(()))
     }
 
-    /// The lock of a key by its place.
-    pub fn of(&self, place: u64) -> &Mutex<()> {
+    fn of(&self, place: u64) -> &Mutex<()> {
         self.0.get(lane_of_place(place, STRIPES)).unwrap_or(&self.1)
+    }
+
+    /// Waits until nobody else writes under this key.
+    pub async fn lock(&self, key: &str) -> MutexGuard<'_, ()> {
+        self.of(place(key)).lock().await
     }
 }
 

@@ -8,6 +8,7 @@ mod cells;
 mod changes;
 mod errors;
 mod hints;
+mod jobs;
 mod limiter;
 mod questions;
 mod requests;
