@@ -3,8 +3,15 @@
 //! The version of a write is its CQL timestamp, so the servers themselves keep the newest, and nothing here decides what
 //! wins. Requests are prepared once, marked idempotent, sent to a replica, and tried again until they succeed.
 
+mod apply;
 mod cells;
+mod changes;
 mod delegate;
+mod errors;
+mod hints;
+mod jobs;
+mod limiter;
+mod questions;
 mod requests;
 pub mod schema;
 mod server;

@@ -109,4 +109,10 @@ statements! {
     put_raw: Write "INSERT INTO KS.quarantine_raw (id, part, bytes) VALUES (?, ?, ?) USING TIMESTAMP ?";
     /// timestamp, id.
     delete_raw: Write "DELETE FROM KS.quarantine_raw USING TIMESTAMP ? WHERE id = ?";
+    /// did: status, its version.
+    read_status: Read "SELECT status, WRITETIME(status) FROM KS.repos WHERE did = ?";
+    /// slot, did, id: kind, reason, version, and when it was written.
+    read_repair: Read "SELECT kind, reason, version, WRITETIME(kind) FROM KS.repairs WHERE slot = ? AND did = ? AND id = ?";
+    /// day, slot, id: when the row was written, and when its eviction.
+    read_quarantined_times: Read "SELECT WRITETIME(received), WRITETIME(evicted) FROM KS.quarantine WHERE day = ? AND slot = ? AND id = ?";
 }
