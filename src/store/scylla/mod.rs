@@ -4,11 +4,16 @@
 //! wins. Requests are prepared once, marked idempotent, sent to a replica, and tried again until they succeed.
 
 mod cells;
+mod index;
+mod listing;
+mod read_statements;
+mod reader;
 mod requests;
 pub mod schema;
 mod server;
 mod session;
 mod statements;
+mod waiting;
 
 pub use server::Server;
 

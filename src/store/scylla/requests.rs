@@ -1,6 +1,7 @@
 //! One request on its way: bounded, retried, told about.
 
 use scylla::client::session::Session;
+use scylla::response::{PagingState, PagingStateResponse};
 use scylla::response::query_result::QueryResult;
 use scylla::serialize::row::SerializeRow;
 use scylla::statement::prepared::PreparedStatement;
@@ -30,6 +31,7 @@ impl Requests {
     /// [`StoreError::Refused`] if the server never takes it, [`StoreError::Closed`], [`StoreError::Lease`].
     pub async fn write(
         &self,
+        _table: &'static str,
         statement: &PreparedStatement,
         values: &(impl SerializeRow + Sync),
     ) -> Result<(), StoreError> {
@@ -43,6 +45,18 @@ impl Requests {
         values: &(impl SerializeRow + Sync),
     ) -> Result<QueryResult, StoreError> {
         let answer = self.session.execute_unpaged(statement, values).await;
+        answer.map_err(|error| StoreError::Unavailable(explain(&error.to_string())))
+    }
+
+    /// Reads one page.
+    pub async fn read_page(
+        &self,
+        statement: &PreparedStatement,
+        values: &(impl SerializeRow + Sync),
+        paging: PagingState,
+    ) -> Result<(QueryResult, PagingStateResponse), StoreError> {
+        let answer = self.session.execute_single_page(statement, values, paging);
+        let answer = answer.await;
         answer.map_err(|error| StoreError::Unavailable(explain(&error.to_string())))
     }
 }
