@@ -1,8 +1,8 @@
 //! One request on its way: bounded, retried, told about.
 
 use scylla::client::session::Session;
-use scylla::response::{PagingState, PagingStateResponse};
 use scylla::response::query_result::QueryResult;
+use scylla::response::{PagingState, PagingStateResponse};
 use scylla::serialize::row::SerializeRow;
 use scylla::statement::prepared::PreparedStatement;
 
