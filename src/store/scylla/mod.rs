@@ -9,28 +9,32 @@ mod changes;
 mod delegate;
 mod errors;
 mod hints;
+mod index;
 mod jobs;
 mod limiter;
+mod listing;
 mod questions;
+mod read_statements;
+mod reader;
 mod requests;
 pub mod schema;
 mod server;
 mod session;
 mod statements;
+mod waiting;
 
 pub use server::Server;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use scylla::client::session::Session;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use apply::Writes;
 use read_statements::ReadStatements;
 use reader::Reader;
-use requests::Requests;
+use requests::{RequestOptions, Requests};
 use schema::Layout;
 use statements::Statements;
 use super::StoreError;
@@ -117,7 +121,12 @@ impl ScyllaStore {
         let keyspace = &options.keyspace;
         let statements = Statements::prepare(&session, keyspace, levels).await?;
         let questions = ReadStatements::prepare(&session, keyspace, levels).await?;
-        let requests = Arc::new(Requests::new(session, &options));
+        let requests = Arc::new(Requests::new(
+            session,
+            RequestOptions {
+                in_flight: options.in_flight,
+            },
+        ));
         let reader = Arc::new(Reader {
             requests: requests.clone(),
             statements: Arc::new(questions),
@@ -127,7 +136,12 @@ impl ScyllaStore {
         });
         let upkeep = tokio::spawn(upkeep(reader.clone()));
         Ok(Self {
-            writes: Writes::new(requests.clone(), statements, &options),
+            writes: Writes::new(
+                requests.clone(),
+                Arc::new(statements),
+                options.index,
+                options.sync_lag,
+            ),
             requests,
             reader,
             sync_lag: options.sync_lag,

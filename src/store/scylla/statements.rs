@@ -9,13 +9,13 @@ use crate::store::StoreError;
 
 /// Declares the statements: name, whether it writes, text (`KS` stands for the keyspace).
 macro_rules! statements {
-    ($($(#[doc = $doc:literal])+ $name:ident: $kind:ident $text:literal;)*) => {
-        /// Every statement, prepared.
-        pub(super) struct Statements {
+    ($(#[doc = $about:literal])+ $set:ident; $($(#[doc = $doc:literal])+ $name:ident: $kind:ident $text:literal;)*) => {
+        $(#[doc = $about])+
+        pub(super) struct $set {
             $($(#[doc = $doc])+ pub $name: PreparedStatement,)*
         }
 
-        impl Statements {
+        impl $set {
             /// Prepares all of them.
             pub(super) async fn prepare(
                 session: &Session,
@@ -31,9 +31,11 @@ macro_rules! statements {
     };
 }
 
+pub(super) use statements;
+
 /// What a statement does.
 #[derive(Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     Write,
     Read,
 }
@@ -45,14 +47,14 @@ pub(super) struct Levels {
     pub read: Consistency,
 }
 
-struct Preparer<'a> {
-    session: &'a Session,
-    keyspace: &'a str,
-    consistency: Levels,
+pub(super) struct Preparer<'a> {
+    pub session: &'a Session,
+    pub keyspace: &'a str,
+    pub consistency: Levels,
 }
 
 impl Preparer<'_> {
-    async fn prepare(&self, kind: Kind, text: &str) -> Result<PreparedStatement, StoreError> {
+    pub async fn prepare(&self, kind: Kind, text: &str) -> Result<PreparedStatement, StoreError> {
         let text = text.replace("KS.", &format!("{}.", self.keyspace));
         let prepared = self.session.prepare(text).await;
         let mut prepared =
@@ -69,6 +71,8 @@ impl Preparer<'_> {
 }
 
 statements! {
+    /// Every statement that writes, prepared.
+    Statements;
     /// did, collection, rkey, value, timestamp.
     put_record: Write "INSERT INTO KS.records (did, collection, rkey, value) VALUES (?, ?, ?, ?) USING TIMESTAMP ?";
     /// timestamp, did, collection, rkey.
