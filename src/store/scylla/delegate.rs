@@ -19,6 +19,9 @@ impl Store for ScyllaStore {
 
     async fn apply(&self, mut batch: WriteBatch) -> Result<WriteBatch, StoreError> {
         check_batch(&batch)?;
+        if self.requests.is_closed() {
+            return Err(StoreError::Closed);
+        }
         self.writes.apply(&batch).await?;
         batch.clear();
         Ok(batch)

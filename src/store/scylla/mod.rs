@@ -32,6 +32,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use apply::Writes;
+use index::SweepCursor;
 use read_statements::ReadStatements;
 use reader::Reader;
 use requests::{RequestOptions, Requests};
@@ -91,8 +92,12 @@ impl ScyllaOptions {
     }
 }
 
-/// How often stale hints are looked for, and the bytes of the quarantine bounded.
-const UPKEEP: Duration = Duration::from_secs(30);
+/// How often the bytes of the quarantine are bounded.
+const BOUND: Duration = Duration::from_secs(30);
+/// Time between two steps of the sweep of stale hints,
+const SWEEP_STEP: Duration = Duration::from_millis(250);
+/// and between two passes.
+const SWEEP_PASS: Duration = Duration::from_secs(3600);
 
 /// An open CQL store.
 pub struct ScyllaStore {
@@ -149,6 +154,15 @@ impl ScyllaStore {
         })
     }
 
+    /// Deletes all hints of the own slots that came to nothing, in one pass; gives how many are left.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] if the database does not answer.
+    pub async fn sweep(&self) -> Result<u64, StoreError> {
+        self.reader.sweep().await
+    }
+
     /// Asks whose CQL it is.
     ///
     /// # Errors
@@ -170,14 +184,40 @@ impl ScyllaStore {
     }
 }
 
-/// What this process does beside what it is asked: bounds the quarantine.
+/// What this process does beside what it is asked: bounds the quarantine, sweeps its slots' stale hints.
 async fn upkeep(reader: Arc<Reader>) {
-    let mut tick = tokio::time::interval(UPKEEP);
+    tokio::join!(bound(&reader), sweep(&reader));
+}
+
+async fn bound(reader: &Reader) {
+    let mut tick = tokio::time::interval(BOUND);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
         if let Err(error) = reader.evict().await {
             tracing::warn!(%error, "the quarantine could not be bounded");
         }
+    }
+}
+
+async fn sweep(reader: &Reader) {
+    let mut cursor = SweepCursor::default();
+    loop {
+        let pause = match reader.sweep_step(cursor).await {
+            Ok(Some(next)) => {
+                cursor = next;
+                SWEEP_STEP
+            }
+            Ok(None) => {
+                cursor = SweepCursor::default();
+                SWEEP_PASS
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the sweep of the index begins anew");
+                cursor = SweepCursor::default();
+                BOUND
+            }
+        };
+        tokio::time::sleep(pause).await;
     }
 }

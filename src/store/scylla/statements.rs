@@ -106,8 +106,6 @@ statements! {
     /// day, slot, id, received, reason, detail, source, seq, did, size, evicted, timestamp.
     put_quarantined: Write "INSERT INTO KS.quarantine (day, slot, id, received, reason, detail, source, seq, did, size, evicted) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?";
     /// timestamp, day, slot, id.
-    evict_quarantined: Write "UPDATE KS.quarantine USING TIMESTAMP ? SET evicted = true WHERE day = ? AND slot = ? AND id = ?";
-    /// timestamp, day, slot, id.
     delete_quarantined: Write "DELETE FROM KS.quarantine USING TIMESTAMP ? WHERE day = ? AND slot = ? AND id = ?";
     /// id, part, bytes, timestamp.
     put_raw: Write "INSERT INTO KS.quarantine_raw (id, part, bytes) VALUES (?, ?, ?) USING TIMESTAMP ?";
