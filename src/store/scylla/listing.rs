@@ -20,6 +20,8 @@ use crate::store::{Page, Record, RecordsQuery, Repo, StoreError};
 const PAGE_BYTES: usize = 8 << 20;
 /// Rows of a request with their values.
 const VALUES: usize = 128;
+/// Bytes that the first values of a page are taken to have.
+const FIRST_MEAN: usize = 256 << 10;
 /// Rows of a request without.
 const HEADS: usize = 1000;
 /// Repositories of a request.
@@ -28,7 +30,7 @@ const REPOS: usize = 500;
 const DIDS: usize = 1000;
 /// Repositories that are asked at once for one collection, and rows that each gives at first.
 const AHEAD: usize = 16;
-const FIRST: usize = 16;
+const FIRST: usize = 8;
 /// Before every token.
 const FIRST_TOKEN: i64 = i64::MIN;
 
@@ -83,7 +85,16 @@ impl Filling {
     /// Rows that are worth asking for: those that are missing, and one to know whether there are more.
     fn wanted(&self, values: bool) -> usize {
         let missing = self.limit.saturating_sub(self.items.len()) + 1;
-        missing.min(if values { VALUES } else { HEADS })
+        if !values {
+            return missing.min(HEADS);
+        }
+        // Records of a megabyte are legal: the next ones are taken to be as large as those before.
+        let mean = self
+            .bytes
+            .checked_div(self.items.len())
+            .unwrap_or(FIRST_MEAN);
+        let room = PAGE_BYTES.saturating_sub(self.bytes) / mean.max(1);
+        missing.min(room + 1).min(VALUES)
     }
 
     fn page(self) -> Page<Record> {

@@ -3,6 +3,7 @@
 //! What a row says is checked here. A row that can't be what we wrote is an error that names the table and the key, so that
 //! the operator finds it.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -83,7 +84,7 @@ pub(super) type RepoRow = (
     Option<StatusValue>,
     Option<HeadValue>,
     Option<SnapshotValue>,
-    Option<Vec<(String, i64)>>,
+    Option<BTreeMap<String, i64>>,
 );
 
 /// (active, why not).

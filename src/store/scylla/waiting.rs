@@ -497,19 +497,3 @@ mod tests {
         }
     }
 }
-#[cfg(test)]
-fn _assert_send<'a>(r: &'a Reader, q: &'a crate::store::RecordsQuery) {
-    type B<'b, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'b>>;
-    let _: B<'a, _> = Box::pin(r.records(q));
-    let _: B<'a, _> = Box::pin(r.repos(None, 1));
-    let _: B<'a, _> = Box::pin(r.newest("", 1, None));
-    let _: B<'a, _> = Box::pin(r.sweep());
-    let _: B<'a, _> = Box::pin(r.repairs(None, 1));
-    let _: B<'a, _> = Box::pin(r.quarantine(None, 1));
-    let _: B<'a, _> = Box::pin(r.quarantined(""));
-    let _: B<'a, _> = Box::pin(r.health_counts());
-    let _: B<'a, _> = Box::pin(r.evict());
-    let _: B<'a, _> = Box::pin(r.facts());
-    let _: B<'a, _> = Box::pin(r.record("", "", ""));
-    let _: B<'a, _> = Box::pin(r.repo(""));
-}
