@@ -116,7 +116,7 @@ impl Store for ScyllaStore {
                 ..Health::default()
             });
         }
-        let (repairs, quarantine_bytes) = self.reader.health_counts().await?;
+        let (repairs, quarantine_bytes) = self.counts.of(&self.reader).await?;
         Ok(Health {
             trouble,
             repairs,

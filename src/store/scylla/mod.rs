@@ -6,6 +6,7 @@
 mod apply;
 mod cells;
 mod changes;
+mod counts;
 mod delegate;
 mod errors;
 mod hints;
@@ -32,6 +33,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use apply::Writes;
+use counts::Counts;
 use index::SweepCursor;
 use read_statements::ReadStatements;
 use reader::Reader;
@@ -104,6 +106,7 @@ pub struct ScyllaStore {
     requests: Arc<Requests>,
     writes: Writes,
     reader: Arc<Reader>,
+    counts: Counts,
     sync_lag: Duration,
     upkeep: JoinHandle<()>,
 }
@@ -149,6 +152,7 @@ impl ScyllaStore {
             ),
             requests,
             reader,
+            counts: Counts::default(),
             sync_lag: options.sync_lag,
             upkeep,
         })
