@@ -1,4 +1,6 @@
 //! Takes a quarantined frame in after all, once the fault is mended.
+//!
+//! In two steps, so that many frames wait once for the store's sync: [`take_in`] each, then [`release`] all.
 
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// What became of a quarantined frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was decoded and is stored; its row is gone.
+    /// It was decoded and is stored; its row goes by [`release`].
     Applied,
     /// It still fails; its row stays.
     Refused {
@@ -23,7 +25,7 @@ pub enum Outcome {
         /// What exactly is wrong.
         detail: String,
     },
-    /// It is too old to be taken in: a repair of its repository waits instead, and its row is gone.
+    /// It is too old to be taken in: a repair of its repository waits instead; its row goes by [`release`].
     Repair,
     /// Its bytes were dropped to keep the quarantine within its bound; its repair stands.
     Evicted,
@@ -42,8 +44,9 @@ pub struct RetryOptions {
     pub json: bool,
 }
 
-/// Decodes a quarantined frame again and stores what it says. Safe to repeat: writes commute, and the row goes last.
-pub async fn retry(
+/// Decodes a quarantined frame again and stores what it says. Safe to repeat: writes commute, and the row stays until it is
+/// released.
+pub async fn take_in(
     store: &dyn Store,
     options: &RetryOptions,
     id: &str,
@@ -85,8 +88,19 @@ pub async fn retry(
         }
     };
     store.apply(batch).await?;
-    store.release_quarantined(id).await?;
     Ok(outcome)
+}
+
+/// Removes the rows of frames that were taken in, as soon as what they became can't be lost any more.
+pub async fn release(store: &dyn Store, ids: &[String]) -> Result<(), StoreError> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    tokio::time::sleep(store.sync_lag()).await;
+    for id in ids {
+        store.release_quarantined(id).await?;
+    }
+    Ok(())
 }
 
 fn repair(did: String, id: &str) -> Repair {
