@@ -112,3 +112,57 @@ fn repair(did: String, id: &str) -> Repair {
         version: 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::config::CollectionFilter;
+    use crate::store::Quarantined;
+    use crate::store::memory::MemoryStore;
+
+    const LAG: Duration = Duration::from_secs(15);
+
+    #[tokio::test(start_paused = true)]
+    async fn many_rows_wait_for_the_sync_once_and_go_last() {
+        let store = MemoryStore::new().with_sync_lag(LAG);
+        let mut batch = WriteBatch::new();
+        let ids: Vec<String> = (0..50).map(|id| format!("id{id}")).collect();
+        for id in &ids {
+            batch.put_quarantined(Quarantined {
+                id: id.clone(),
+                received: 1,
+                reason: "truncated".to_owned(),
+                detail: String::new(),
+                source: "relay.test".to_owned(),
+                seq: None,
+                did: None,
+                raw: vec![1],
+                evicted: None,
+            });
+        }
+        store.apply(batch).await.unwrap();
+        let options = RetryOptions {
+            decode: DecodeOptions::default(),
+            collections: CollectionFilter::default(),
+            json: false,
+        };
+        // All are too old: each becomes a repair.
+        let now = 2 * u64::try_from(MAX_AGE.as_micros()).unwrap();
+        for id in &ids {
+            let outcome = take_in(&store, &options, id, now).await.unwrap();
+            assert_eq!(outcome, Outcome::Repair);
+        }
+        assert_eq!(store.quarantine(None, 100).await.unwrap().items.len(), 50);
+        let began = Instant::now();
+        tokio::time::timeout(LAG - Duration::from_millis(1), release(&store, &ids))
+            .await
+            .expect_err("what they became may still be lost");
+        assert_eq!(store.quarantine(None, 100).await.unwrap().items.len(), 50);
+        release(&store, &ids).await.unwrap();
+        assert!(began.elapsed() < 3 * LAG, "{:?}", began.elapsed());
+        assert_eq!(store.quarantine(None, 100).await.unwrap().items, []);
+        assert_eq!(store.repairs(None, 100).await.unwrap().items.len(), 50);
+    }
+}

@@ -4,6 +4,8 @@
 //! wins. Requests are prepared once, marked idempotent, sent to a replica, and tried again until they succeed.
 
 mod cells;
+mod holder;
+pub mod lease;
 mod requests;
 pub mod schema;
 mod server;
