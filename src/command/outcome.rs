@@ -79,7 +79,9 @@ impl From<Mistakes> for Failure {
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let exit = match &error {
-            StoreError::Locked(_) | StoreError::DiskFull { .. } => Exit::Later,
+            StoreError::Locked(_) | StoreError::Lease(_) | StoreError::DiskFull { .. } => {
+                Exit::Later
+            }
             _ => Exit::Failed,
         };
         Self::new(exit, error.to_string())

@@ -145,7 +145,7 @@ mod tests {
         store.apply(batch).await.unwrap();
         let options = RetryOptions {
             decode: DecodeOptions::default(),
-            collections: CollectionFilter::default(),
+            collections: CollectionFilter::ALL,
             json: false,
         };
         // All are too old: each becomes a repair.

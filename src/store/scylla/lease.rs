@@ -225,22 +225,23 @@ impl Lease {
         loop {
             let found = self.rows.one(self.ours.worker_id).await?;
             let sent = since_boot();
-            let (applied, new) = match (step(found.as_ref(), &self.ours, starting), &found) {
-                (Step::Insert, _) => (self.rows.insert(&self.ours, self.row_ttl()).await?, true),
+            let applied = match (step(found.as_ref(), &self.ours, starting), &found) {
+                (Step::Insert, _) => self.rows.insert(&self.ours, self.row_ttl()).await?,
                 (Step::Renew | Step::TakeOver, Some(found)) => {
                     let written = self.rows.update(&self.ours, &found.session, self.row_ttl());
-                    (written.await?, starting)
+                    written.await?
                 }
                 (_, Some(found)) => return Err(StoreError::Lease(held(found, self.ttl))),
                 (_, None) => continue,
             };
-            if applied && new {
+            if !applied {
+                continue;
+            }
+            if !self.valid() {
                 self.compare_counts().await?;
             }
-            if applied {
-                self.hold(sent);
-                return Ok(());
-            }
+            self.hold(sent);
+            return Ok(());
         }
     }
 
@@ -258,21 +259,25 @@ impl Lease {
 
     /// It holds, by a request that was sent then.
     fn hold(&self, sent: u64) {
-        if self.state.borrow().ended.is_some() {
-            return;
-        }
-        let before = self
-            .deadline
-            .fetch_max(deadline(sent, self.ttl), Ordering::AcqRel);
-        if before != 0 && before < sent {
-            tracing::info!("the lease holds again");
-        }
-        self.state.send_modify(|state| state.renewed += 1);
+        self.state.send_modify(|state| {
+            // Under the lock of the state: what was released stays so.
+            if state.ended.is_some() {
+                return;
+            }
+            let until = deadline(sent, self.ttl);
+            let before = self.deadline.fetch_max(until, Ordering::AcqRel);
+            if before != 0 && before < sent {
+                tracing::info!("the lease holds again");
+            }
+            state.renewed += 1;
+        });
     }
 
     fn end(&self, error: StoreError) {
-        self.state.send_modify(|state| state.ended = Some(error));
-        self.deadline.store(0, Ordering::Release);
+        self.state.send_modify(|state| {
+            state.ended = Some(error);
+            self.deadline.store(0, Ordering::Release);
+        });
     }
 
     /// Seconds that the row lives.

@@ -91,7 +91,7 @@ impl Rows {
             prepared.set_serial_consistency(Some(options.serial));
             // A transaction whose answer is lost may have been applied: it is read back, not sent again.
             prepared.set_is_idempotent(false);
-            prepared.set_request_timeout(Some((options.ttl / 3).max(REQUEST_MIN)));
+            prepared.set_request_timeout(Some((options.ttl / 6).max(REQUEST_MIN)));
             Ok::<_, StoreError>(prepared)
         };
         let level = options.consistency;
