@@ -9,4 +9,5 @@
 )]
 
 mod cluster;
+mod lease;
 mod servers;
