@@ -218,3 +218,36 @@ async fn after_an_outage_the_lease_is_taken_again() {
     lease.release().await;
     keyspace.drop().await;
 }
+
+#[tokio::test]
+async fn of_two_that_count_differently_at_the_same_time_at_most_one_runs() {
+    let name = "of_two_that_count_differently_at_the_same_time_at_most_one_runs";
+    let Some(cluster) = Cluster::shared(name).await else {
+        return;
+    };
+    let keyspace = Keyspace::make(cluster).await;
+    let (here, there) = (dir(), dir());
+    let mut alone = 0;
+    for _ in 0..20 {
+        let two = keyspace.take(here.path(), 0, 2, TTL);
+        let three = keyspace.take(there.path(), 1, 3, TTL);
+        match tokio::join!(two, three) {
+            (Ok(_), Ok(_)) => panic!("both run"),
+            (Ok(lease), other) | (other, Ok(lease)) => {
+                assert!(refused(other).contains("WORKER_COUNT"));
+                lease.release().await;
+                alone += 1;
+            }
+            (one, other) => {
+                for why in [refused(one), refused(other)] {
+                    assert!(why.contains("WORKER_COUNT"), "{why}");
+                }
+            }
+        }
+        // Whatever came of it, nothing is left.
+        let next = keyspace.take(here.path(), 2, 9, TTL).await;
+        next.expect("an empty table").release().await;
+    }
+    println!("one of them ran in {alone} of 20 rounds");
+    keyspace.drop().await;
+}
