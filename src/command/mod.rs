@@ -12,6 +12,7 @@ mod progress;
 mod quarantine;
 mod repos;
 mod run;
+mod schema;
 mod source;
 mod storage;
 
@@ -67,6 +68,8 @@ enum Command {
     /// What could not be taken in
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
+    /// Print the CQL of the schema of ScyllaDB or Cassandra, or make it there
+    Schema(SchemaArgs),
 }
 
 /// What `penstock get` is asked for.
@@ -109,6 +112,14 @@ pub struct ReposArgs {
     /// Only this repo
     #[arg(long, value_name = "DID")]
     pub did: Option<String>,
+}
+
+/// What `penstock schema` is asked for.
+#[derive(Debug, Args)]
+pub struct SchemaArgs {
+    /// Make what is not there in the keyspace; what is there is checked and never altered
+    #[arg(long)]
+    pub apply: bool,
 }
 
 /// What is done with the quarantine.
@@ -170,6 +181,7 @@ fn dispatch(command: Command, overrides: Overrides) -> Result<Exit, Failure> {
         Command::Import(args) => block_on(import::run(config, args)),
         Command::Repos(args) => block_on(repos::run(config, args)),
         Command::Quarantine(command) => block_on(quarantine::run(config, command)),
+        Command::Schema(args) => block_on(schema::run(config, args)),
     }
 }
 

@@ -79,9 +79,11 @@ impl From<Mistakes> for Failure {
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let exit = match &error {
-            StoreError::Locked(_) | StoreError::Lease(_) | StoreError::DiskFull { .. } => {
-                Exit::Later
-            }
+            StoreError::Locked(_)
+            | StoreError::DiskFull { .. }
+            | StoreError::Unavailable(_)
+            | StoreError::Lease(_) => Exit::Later,
+            StoreError::Denied(_) | StoreError::Schema(_) => Exit::Config,
             _ => Exit::Failed,
         };
         Self::new(exit, error.to_string())

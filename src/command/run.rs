@@ -66,6 +66,7 @@ impl From<DaemonError> for Failure {
         let exit = match &error {
             DaemonError::Store(store) => match store.as_ref() {
                 StoreError::Format { .. } | StoreError::Corrupt { .. } => Exit::Failed,
+                StoreError::Schema(_) => Exit::Config,
                 _ => Exit::Later,
             },
             _ => Exit::Failed,

@@ -143,7 +143,11 @@ families! {
     STORE_ERRORS: Counter CounterFamily "store_errors_total" ["kind"]
         "Errors of the store, by kind";
     STORE_RETRIES: Counter CounterFamily "store_retries_total" []
-        "Writes that were tried again; none with the embedded store";
+        "Requests that were tried again; none with the embedded store";
+    STORE_IN_FLIGHT: Gauge GaugeFamily "store_in_flight" []
+        "Requests to the database that are on their way; none with the embedded store";
+    STORE_IN_FLIGHT_LIMIT: Gauge GaugeFamily "store_in_flight_limit" []
+        "How many may be on their way: falls when the database can't keep up, and grows again with its answers";
     STORE_DISK_BYTES: Gauge GaugeFamily "store_disk_bytes" []
         "Bytes of the embedded store on disk";
     STORE_FREE_BYTES: Gauge GaugeFamily "store_free_bytes" []

@@ -9,5 +9,37 @@
 )]
 
 mod cluster;
+#[path = "../contract/mod.rs"]
+mod contract;
+mod every_store;
+#[path = "../histories/mod.rs"]
+mod histories;
+mod installations;
+#[path = "../installed/mod.rs"]
+mod installed;
+mod keyspaces;
+#[path = "../crash/kills.rs"]
+mod kills;
 mod lease;
+#[path = "../pds/mod.rs"]
+mod pds;
 mod servers;
+mod stores;
+#[path = "../subject/mod.rs"]
+mod subject;
+#[path = "../newcomer/way.rs"]
+mod way;
+
+// Workers in this process, over a store of this binary's.
+#[path = "../firehose/bad_input.rs"]
+mod bad_input;
+#[path = "../firehose/clock.rs"]
+mod clock;
+#[path = "../firehose/fallback.rs"]
+mod fallback;
+#[path = "../firehose/numbers.rs"]
+mod numbers;
+#[path = "../firehose/stream.rs"]
+mod stream;
+#[path = "../firehose/worker.rs"]
+mod worker;

@@ -3,19 +3,43 @@
 //! The version of a write is its CQL timestamp, so the servers themselves keep the newest, and nothing here decides what
 //! wins. Requests are prepared once, marked idempotent, sent to a replica, and tried again until they succeed.
 
+mod apply;
 mod cells;
+mod changes;
+mod delegate;
+mod errors;
+mod hints;
 mod holder;
+mod index;
+mod jobs;
 pub mod lease;
+mod limiter;
+mod listing;
+mod questions;
+mod read_statements;
+mod reader;
 mod requests;
 pub mod schema;
 mod server;
 mod session;
 mod statements;
+mod waiting;
 
 pub use server::Server;
 
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+
+use super::StoreError;
+use apply::Writes;
+use read_statements::ReadStatements;
+use reader::Reader;
+use requests::{RequestOptions, Requests};
+use schema::Layout;
+use statements::Statements;
 
 use crate::config::{Consistency, Replication, Secret};
 use crate::slot::SlotSet;
@@ -55,4 +79,107 @@ pub struct ScyllaOptions {
     pub slots: SlotSet,
     /// Whether a keyspace or table that is not there is made; else it is waited for.
     pub create: bool,
+}
+
+impl ScyllaOptions {
+    /// What the schema looks like on this server.
+    pub fn layout(&self, server: Server) -> Layout {
+        Layout {
+            keyspace: self.keyspace.clone(),
+            replication: self.replication.clone(),
+            cdc: self.cdc,
+            server,
+        }
+    }
+}
+
+/// How often stale hints are looked for, and the bytes of the quarantine bounded.
+const UPKEEP: Duration = Duration::from_secs(30);
+
+/// An open CQL store.
+pub struct ScyllaStore {
+    requests: Arc<Requests>,
+    writes: Writes,
+    reader: Arc<Reader>,
+    sync_lag: Duration,
+    upkeep: JoinHandle<()>,
+}
+
+impl ScyllaStore {
+    /// Connects, makes or awaits the tables, checks them, and prepares every statement.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] if no node answers, [`StoreError::Denied`] if they refuse us, [`StoreError::Schema`] if
+    /// the tables are not those of this build.
+    pub async fn open(options: ScyllaOptions) -> Result<Self, StoreError> {
+        let session = session::connect(&options).await?;
+        let layout = options.layout(session::server(&session).await?);
+        match options.create {
+            true => schema::create::create(&session, &layout).await?,
+            false => schema::create::await_made(&session, &layout).await?,
+        }
+        let levels = session::levels(options.consistency);
+        let keyspace = &options.keyspace;
+        let statements = Statements::prepare(&session, keyspace, levels).await?;
+        let questions = ReadStatements::prepare(&session, keyspace, levels).await?;
+        let requests = Arc::new(Requests::new(
+            session,
+            RequestOptions {
+                in_flight: options.in_flight,
+            },
+        ));
+        let reader = Arc::new(Reader {
+            requests: requests.clone(),
+            statements: Arc::new(questions),
+            index: options.index,
+            slots: options.slots,
+            quarantine_max_bytes: options.quarantine_max_bytes,
+        });
+        let upkeep = tokio::spawn(upkeep(reader.clone()));
+        Ok(Self {
+            writes: Writes::new(
+                requests.clone(),
+                Arc::new(statements),
+                options.index,
+                options.sync_lag,
+            ),
+            requests,
+            reader,
+            sync_lag: options.sync_lag,
+            upkeep,
+        })
+    }
+
+    /// Asks whose CQL it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`ScyllaStore::open`].
+    pub async fn server(options: &ScyllaOptions) -> Result<Server, StoreError> {
+        session::server(&session::connect(options).await?).await
+    }
+
+    /// Makes the keyspace and the tables, or checks them where they are there.
+    ///
+    /// # Errors
+    ///
+    /// As [`ScyllaStore::open`].
+    pub async fn create(options: &ScyllaOptions) -> Result<(), StoreError> {
+        let session = session::connect(options).await?;
+        let layout = options.layout(session::server(&session).await?);
+        schema::create::create(&session, &layout).await
+    }
+}
+
+/// What this process does beside what it is asked: bounds the quarantine.
+async fn upkeep(reader: Arc<Reader>) {
+    let mut tick = tokio::time::interval(UPKEEP);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        if let Err(error) = reader.evict().await {
+            tracing::warn!(%error, "the quarantine could not be bounded");
+        }
+    }
 }

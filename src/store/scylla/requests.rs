@@ -1,48 +1,380 @@
 //! One request on its way: bounded, retried, told about.
+//!
+//! What can be tried again is, with growing pauses: writes for ever, for nothing may be lost and the stream waits, and
+//! reads for as long as somebody who asked has patience. A pause holds no place among the requests that are on their way.
 
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use metrics::Counter;
 use scylla::client::session::Session;
+use scylla::errors::ExecutionError;
 use scylla::response::query_result::QueryResult;
+use scylla::response::{PagingState, PagingStateResponse};
 use scylla::serialize::row::SerializeRow;
+use scylla::statement::batch::Batch;
 use scylla::statement::prepared::PreparedStatement;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
-use super::session::explain;
+use super::errors::{Failure, Verdict, classify};
+use super::limiter::Limiter;
 use crate::store::StoreError;
+use crate::telemetry::metrics as names;
+
+/// The first pause before another attempt.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// For how long a read is tried.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How requests are sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RequestOptions {
+    /// The most writes that may be on their way; a fourth as many reads beside them, 16 at least.
+    pub in_flight: usize,
+}
 
 /// Sends requests.
 pub(super) struct Requests {
     session: Session,
+    limiter: Limiter,
+    reads: Semaphore,
+    closed: CancellationToken,
+    trouble: Trouble,
+    retries: Counter,
 }
 
+/// Why writes don't succeed.
+#[derive(Debug, Default)]
+struct Trouble {
+    /// Writes that failed and will be tried again.
+    waiting: AtomicUsize,
+    /// What the last of them was told; `None` once one succeeded since.
+    cause: Mutex<Option<String>>,
+}
+
+/// A write that failed at least once; not counted any more when it is dropped.
+#[derive(Default)]
+struct Waiting<'a>(Option<&'a Trouble>);
+
 impl Requests {
-    pub fn new(session: Session) -> Self {
-        Self { session }
+    /// Sends over this session.
+    pub fn new(session: Session, options: RequestOptions) -> Self {
+        Self {
+            session,
+            limiter: Limiter::new(options.in_flight),
+            reads: Semaphore::new((options.in_flight / 4).max(16)),
+            closed: CancellationToken::new(),
+            trouble: Trouble::default(),
+            retries: names::STORE_RETRIES.with([]),
+        }
     }
 
-    /// The session, for what is not sent in the way of all requests (schema, leases, pages).
+    /// The session, for what is not sent in the way of all requests (schema, leases).
     pub fn session(&self) -> &Session {
         &self.session
     }
 
-    /// Writes; what can be tried again is, for ever.
+    /// Why the store takes no writes now; `None` while it does.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.cause()
+    }
+
+    /// Ends all that is on its way or waits with [`StoreError::Closed`], and all that is asked for from now on.
+    pub fn close(&self) {
+        self.closed.cancel();
+        self.limiter.close();
+        self.reads.close();
+    }
+
+    /// Whether it was closed.
+    pub fn is_closed(&self) -> bool {
+        self.closed.is_cancelled()
+    }
+
+    /// Waits, unless it is closed.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Refused`] if the server never takes it, [`StoreError::Closed`], [`StoreError::Lease`].
-    pub async fn write(
-        &self,
-        statement: &PreparedStatement,
-        values: &(impl SerializeRow + Sync),
-    ) -> Result<(), StoreError> {
-        self.read(statement, values).await.map(drop)
+    /// [`StoreError::Closed`].
+    pub async fn pause(&self, time: Duration) -> Result<(), StoreError> {
+        let slept = self.closed.run_until_cancelled(sleep(time)).await;
+        slept.ok_or(StoreError::Closed)
     }
 
-    /// Reads all rows of a question that has few.
+    /// Writes to a table; what can be tried again is, for ever.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Refused`] if the servers never take these values, [`StoreError::Closed`].
+    pub async fn write(
+        &self,
+        table: &'static str,
+        statement: &PreparedStatement,
+        values: impl SerializeRow,
+    ) -> Result<(), StoreError> {
+        let values = &values;
+        let send = move || self.session.execute_unpaged(statement, values);
+        self.persist(table, send).await.map(drop)
+    }
+
+    /// Writes several rows of one partition at once (an unlogged batch, which replicas apply as one mutation). The batch
+    /// carries its consistency and is marked idempotent; there is one row of values for each of its statements.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Requests::write`].
+    pub async fn batch<R: SerializeRow>(
+        &self,
+        table: &'static str,
+        batch: &Batch,
+        rows: &[R],
+    ) -> Result<(), StoreError> {
+        let send = move || self.session.batch(batch, rows);
+        self.persist(table, send).await.map(drop)
+    }
+
+    /// Reads what a write depends on: for ever, as writes are tried.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Requests::write`].
+    pub async fn read_to_write(
+        &self,
+        table: &'static str,
+        statement: &PreparedStatement,
+        values: impl SerializeRow,
+    ) -> Result<QueryResult, StoreError> {
+        let values = &values;
+        let send = move || self.session.execute_unpaged(statement, values);
+        self.persist(table, send).await
+    }
+
+    /// Reads all rows of a question that has few; tried for at most ten seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] with the last cause, [`StoreError::Refused`] if the servers never answer this question,
+    /// [`StoreError::Closed`].
     pub async fn read(
         &self,
         statement: &PreparedStatement,
-        values: &(impl SerializeRow + Sync),
+        values: impl SerializeRow,
     ) -> Result<QueryResult, StoreError> {
-        let answer = self.session.execute_unpaged(statement, values).await;
-        answer.map_err(|error| StoreError::Unavailable(explain(&error.to_string())))
+        let values = &values;
+        let send = move || self.session.execute_unpaged(statement, values);
+        self.ask(send).await
+    }
+
+    /// Reads a page (of the statement's page size) and tells where the next one starts.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Requests::read`].
+    pub async fn read_page(
+        &self,
+        statement: &PreparedStatement,
+        values: impl SerializeRow,
+        from: PagingState,
+    ) -> Result<(QueryResult, PagingStateResponse), StoreError> {
+        let (values, from) = (&values, &from);
+        let send = move || {
+            self.session
+                .execute_single_page(statement, values, from.clone())
+        };
+        self.ask(send).await
+    }
+
+    /// Sends until it succeeds, is refused or closed.
+    async fn persist<T, Sent>(
+        &self,
+        table: &'static str,
+        send: impl Fn() -> Sent,
+    ) -> Result<T, StoreError>
+    where
+        Sent: Future<Output = Result<T, ExecutionError>>,
+    {
+        let sent = self.persist_open(table, send);
+        let sent = self.closed.run_until_cancelled(sent).await;
+        sent.unwrap_or(Err(StoreError::Closed))
+    }
+
+    async fn persist_open<T, Sent>(
+        &self,
+        table: &'static str,
+        send: impl Fn() -> Sent,
+    ) -> Result<T, StoreError>
+    where
+        Sent: Future<Output = Result<T, ExecutionError>>,
+    {
+        let mut waiting = Waiting::default();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let permit = self.limiter.acquire().await.ok_or(StoreError::Closed)?;
+            let failure = match send().await {
+                Ok(answer) => {
+                    permit.answered();
+                    self.trouble.clear();
+                    return Ok(answer);
+                }
+                Err(error) => note(&error),
+            };
+            match failure.verdict {
+                Verdict::Overload => permit.overloaded(),
+                Verdict::Again | Verdict::Never => drop(permit),
+            }
+            if failure.verdict == Verdict::Never {
+                return Err(StoreError::Refused(failure.words));
+            }
+            waiting.failed(&self.trouble, table, &failure);
+            self.retries.increment(1);
+            sleep(jitter(pause)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Sends until it succeeds, is refused or closed, or nobody waits for it any more.
+    async fn ask<T, Sent>(&self, send: impl Fn() -> Sent) -> Result<T, StoreError>
+    where
+        Sent: Future<Output = Result<T, ExecutionError>>,
+    {
+        let asked = self.ask_open(send);
+        let asked = self.closed.run_until_cancelled(asked).await;
+        asked.unwrap_or(Err(StoreError::Closed))
+    }
+
+    async fn ask_open<T, Sent>(&self, send: impl Fn() -> Sent) -> Result<T, StoreError>
+    where
+        Sent: Future<Output = Result<T, ExecutionError>>,
+    {
+        let end = Instant::now() + PATIENCE;
+        let mut cause = "too many other questions wait".to_owned();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let attempt = tokio::time::timeout_at(end, self.ask_once(&send)).await;
+            let Ok(attempt) = attempt else { break };
+            let failure = match attempt? {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            };
+            if failure.verdict == Verdict::Never {
+                return Err(StoreError::Refused(failure.words));
+            }
+            cause = failure.words;
+            let pause_now = jitter(pause);
+            if Instant::now() + pause_now >= end {
+                break;
+            }
+            self.retries.increment(1);
+            sleep(pause_now).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        let seconds = PATIENCE.as_secs();
+        Err(StoreError::Unavailable(format!(
+            "the database gave no answer for {seconds} seconds: {cause}"
+        )))
+    }
+
+    async fn ask_once<T, Sent>(
+        &self,
+        send: &impl Fn() -> Sent,
+    ) -> Result<Result<T, Failure>, StoreError>
+    where
+        Sent: Future<Output = Result<T, ExecutionError>>,
+    {
+        let permit = self.reads.acquire().await;
+        let _permit = permit.map_err(|_| StoreError::Closed)?;
+        Ok(send().await.map_err(|error| note(&error)))
+    }
+}
+
+/// Counts an error, and tells what it means.
+fn note(error: &ExecutionError) -> Failure {
+    let failure = classify(error);
+    names::STORE_ERRORS.with([failure.kind]).increment(1);
+    failure
+}
+
+/// Half of the pause at least, so that those who failed together don't come back together.
+fn jitter(pause: Duration) -> Duration {
+    pause.mul_f64(0.5 + fastrand::f64() / 2.0)
+}
+
+impl Trouble {
+    fn cause(&self) -> Option<String> {
+        let cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
+        cause.clone().filter(|_| self.waiting.load(SeqCst) > 0)
+    }
+
+    fn clear(&self) {
+        if self.waiting.load(SeqCst) > 0 {
+            *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+}
+
+impl<'a> Waiting<'a> {
+    fn failed(&mut self, trouble: &'a Trouble, table: &str, failure: &Failure) {
+        if self.0.replace(trouble).is_none() {
+            trouble.waiting.fetch_add(1, SeqCst);
+        }
+        let cause = format!("writes to {table} fail: {}", failure.words);
+        *trouble.cause.lock().unwrap_or_else(PoisonError::into_inner) = Some(cause);
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(trouble) = self.0 {
+            trouble.waiting.fetch_sub(1, SeqCst);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(words: &str) -> Failure {
+        Failure {
+            verdict: Verdict::Again,
+            kind: "server",
+            words: words.to_owned(),
+        }
+    }
+
+    #[test]
+    fn trouble_lasts_until_a_success_or_until_nobody_waits() {
+        let trouble = Trouble::default();
+        let mut first = Waiting::default();
+        let mut second = Waiting::default();
+        assert_eq!(trouble.cause(), None);
+        first.failed(&trouble, "records", &failure("a disk is full"));
+        second.failed(&trouble, "repos", &failure("nobody is home"));
+        let cause = trouble.cause().unwrap();
+        assert_eq!(cause, "writes to repos fail: nobody is home");
+        trouble.clear();
+        assert_eq!(trouble.cause(), None);
+        first.failed(&trouble, "records", &failure("a disk is full"));
+        assert!(trouble.cause().is_some());
+        drop(second);
+        assert!(trouble.cause().is_some());
+        drop(first);
+        assert_eq!(trouble.cause(), None);
+    }
+
+    #[test]
+    fn pauses_differ_and_are_not_short() {
+        let pauses: Vec<Duration> = (0..100).map(|_| jitter(FIRST_PAUSE)).collect();
+        assert!(
+            pauses
+                .iter()
+                .all(|pause| FIRST_PAUSE / 2 <= *pause && *pause <= FIRST_PAUSE)
+        );
+        assert!(pauses.iter().any(|pause| *pause != pauses[0]));
     }
 }

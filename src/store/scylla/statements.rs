@@ -9,13 +9,13 @@ use crate::store::StoreError;
 
 /// Declares the statements: name, whether it writes, text (`KS` stands for the keyspace).
 macro_rules! statements {
-    ($($(#[doc = $doc:literal])+ $name:ident: $kind:ident $text:literal;)*) => {
-        /// Every statement, prepared.
-        pub(super) struct Statements {
+    ($(#[doc = $about:literal])+ $set:ident; $($(#[doc = $doc:literal])+ $name:ident: $kind:ident $text:literal;)*) => {
+        $(#[doc = $about])+
+        pub(super) struct $set {
             $($(#[doc = $doc])+ pub $name: PreparedStatement,)*
         }
 
-        impl Statements {
+        impl $set {
             /// Prepares all of them.
             pub(super) async fn prepare(
                 session: &Session,
@@ -31,9 +31,11 @@ macro_rules! statements {
     };
 }
 
+pub(super) use statements;
+
 /// What a statement does.
 #[derive(Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     Write,
     Read,
 }
@@ -45,14 +47,14 @@ pub(super) struct Levels {
     pub read: Consistency,
 }
 
-struct Preparer<'a> {
-    session: &'a Session,
-    keyspace: &'a str,
-    consistency: Levels,
+pub(super) struct Preparer<'a> {
+    pub session: &'a Session,
+    pub keyspace: &'a str,
+    pub consistency: Levels,
 }
 
 impl Preparer<'_> {
-    async fn prepare(&self, kind: Kind, text: &str) -> Result<PreparedStatement, StoreError> {
+    pub async fn prepare(&self, kind: Kind, text: &str) -> Result<PreparedStatement, StoreError> {
         let text = text.replace("KS.", &format!("{}.", self.keyspace));
         let prepared = self.session.prepare(text).await;
         let mut prepared =
@@ -69,6 +71,8 @@ impl Preparer<'_> {
 }
 
 statements! {
+    /// Every statement that writes, prepared.
+    Statements;
     /// did, collection, rkey, value, timestamp.
     put_record: Write "INSERT INTO KS.records (did, collection, rkey, value) VALUES (?, ?, ?, ?) USING TIMESTAMP ?";
     /// timestamp, did, collection, rkey.
@@ -109,4 +113,10 @@ statements! {
     put_raw: Write "INSERT INTO KS.quarantine_raw (id, part, bytes) VALUES (?, ?, ?) USING TIMESTAMP ?";
     /// timestamp, id.
     delete_raw: Write "DELETE FROM KS.quarantine_raw USING TIMESTAMP ? WHERE id = ?";
+    /// did: status, its version.
+    read_status: Read "SELECT status, WRITETIME(status) FROM KS.repos WHERE did = ?";
+    /// slot, did, id: kind, reason, version, and when it was written.
+    read_repair: Read "SELECT kind, reason, version, WRITETIME(kind) FROM KS.repairs WHERE slot = ? AND did = ? AND id = ?";
+    /// day, slot, id: when the row was written, and when its eviction.
+    read_quarantined_times: Read "SELECT WRITETIME(received), WRITETIME(evicted) FROM KS.quarantine WHERE day = ? AND slot = ? AND id = ?";
 }

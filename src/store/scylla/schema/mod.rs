@@ -5,6 +5,9 @@
 
 use crate::config::Replication;
 
+pub(super) mod check;
+pub(super) mod create;
+
 use super::server::Server;
 
 /// The version of this schema, kept in `schema_version`.

@@ -1,0 +1,130 @@
+//! The [`Store`] trait over the parts.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::ScyllaStore;
+use crate::store::{
+    Fact, Health, IndexEntry, Page, QuarantineEntry, Record, RecordsQuery, Removal, Repair, Repo,
+    SnapshotDone, Store, StoreError, WriteBatch, check_batch, check_facts, check_removal,
+    check_snapshot,
+};
+
+#[async_trait]
+impl Store for ScyllaStore {
+    fn sync_lag(&self) -> Duration {
+        self.sync_lag
+    }
+
+    async fn apply(&self, mut batch: WriteBatch) -> Result<WriteBatch, StoreError> {
+        check_batch(&batch)?;
+        self.writes.apply(&batch).await?;
+        batch.clear();
+        Ok(batch)
+    }
+
+    async fn remove(&self, removal: Removal) -> Result<(), StoreError> {
+        check_removal(&removal)?;
+        self.writes.remove(&removal).await
+    }
+
+    async fn complete_snapshot(&self, done: SnapshotDone) -> Result<(), StoreError> {
+        check_snapshot(&done)?;
+        self.writes.complete_snapshot(&done).await
+    }
+
+    async fn record(
+        &self,
+        did: &str,
+        collection: &str,
+        rkey: &str,
+    ) -> Result<Option<Record>, StoreError> {
+        self.reader.record(did, collection, rkey).await
+    }
+
+    async fn records(&self, query: &RecordsQuery) -> Result<Page<Record>, StoreError> {
+        self.reader.records(query).await
+    }
+
+    async fn newest(
+        &self,
+        collection: &str,
+        limit: usize,
+        cursor: Option<&str>,
+    ) -> Result<Page<IndexEntry>, StoreError> {
+        self.reader.newest(collection, limit, cursor).await
+    }
+
+    async fn repo(&self, did: &str) -> Result<Option<Repo>, StoreError> {
+        self.reader.repo(did).await
+    }
+
+    async fn repos(&self, cursor: Option<&str>, limit: usize) -> Result<Page<Repo>, StoreError> {
+        self.reader.repos(cursor, limit).await
+    }
+
+    async fn put_facts(&self, facts: &[Fact]) -> Result<(), StoreError> {
+        check_facts(facts)?;
+        self.writes.put_facts(facts).await
+    }
+
+    async fn facts(&self) -> Result<Vec<Fact>, StoreError> {
+        self.reader.facts().await
+    }
+
+    async fn repairs(
+        &self,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<Repair>, StoreError> {
+        self.reader.repairs(cursor, limit).await
+    }
+
+    async fn clear_repairs(&self, repairs: &[Repair]) -> Result<(), StoreError> {
+        self.writes.clear_repairs(repairs).await
+    }
+
+    async fn quarantine(
+        &self,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<QuarantineEntry>, StoreError> {
+        self.reader.quarantine(cursor, limit).await
+    }
+
+    async fn quarantined(
+        &self,
+        id: &str,
+    ) -> Result<Option<(QuarantineEntry, Vec<u8>)>, StoreError> {
+        self.reader.quarantined(id).await
+    }
+
+    async fn release_quarantined(&self, id: &str) -> Result<(), StoreError> {
+        self.writes.release_quarantined(id).await
+    }
+
+    async fn health(&self) -> Result<Health, StoreError> {
+        let trouble = self.requests.trouble();
+        // Nothing is asked of a database that does not answer.
+        if trouble.is_some() {
+            return Ok(Health {
+                trouble,
+                ..Health::default()
+            });
+        }
+        let (repairs, quarantine_bytes) = self.reader.health_counts().await?;
+        Ok(Health {
+            trouble,
+            repairs,
+            quarantine_bytes,
+            ..Health::default()
+        })
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        self.upkeep.abort();
+        self.requests.close();
+        Ok(())
+    }
+}

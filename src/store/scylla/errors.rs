@@ -1,0 +1,239 @@
+//! What an error of the driver means for the request: whether it may succeed later, and whether the servers had too much.
+
+use scylla::errors::{BadQuery, DbError, ExecutionError, RequestAttemptError};
+
+use super::session::explain;
+
+/// Words of servers that refuse any statement as it stands, whatever its values: a table or keyspace that is missing, a
+/// level that they don't know, a full disk. That may pass, and taking it for a fault of the record would set all records
+/// aside. (Cassandra, ScyllaDB.)
+const MISSING: &[&str] = &[
+    "unconfigured table",
+    "unconfigured columnfamily",
+    "does not exist",
+    "can't find a column family",
+    "can't find a keyspace",
+    "no such column family",
+    "no such keyspace",
+    "non-existing keyspace",
+    "undefined column",
+    "unknown identifier",
+    "unknown column",
+    "undefined name",
+    "unrecognized name",
+    "consistency level",
+    "disk usage",
+    "disk utilization",
+];
+
+/// Words of servers that call a value too large in an error without a code of its own.
+const TOO_LARGE: &[&str] = &["is too large", "is too big", "exceededmaxsize"];
+
+/// What can be done about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The servers have too much to do: again, and fewer at a time.
+    Overload,
+    /// It may succeed later.
+    Again,
+    /// These values are never taken.
+    Never,
+}
+
+/// A request that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// What can be done.
+    pub verdict: Verdict,
+    /// The label in metrics.
+    pub kind: &'static str,
+    /// The driver's or the server's words.
+    pub words: String,
+}
+
+/// What an error means.
+pub(super) fn classify(error: &ExecutionError) -> Failure {
+    let (verdict, kind) = judge(error);
+    let words = explain(&error.to_string());
+    Failure {
+        verdict,
+        kind,
+        words,
+    }
+}
+
+fn judge(error: &ExecutionError) -> (Verdict, &'static str) {
+    match error {
+        ExecutionError::BadQuery(BadQuery::PartitionKeyExtraction) => (Verdict::Again, "driver"),
+        ExecutionError::BadQuery(_) => (Verdict::Never, "refused"),
+        ExecutionError::RequestTimeout(_) => (Verdict::Overload, "timeout"),
+        ExecutionError::EmptyPlan | ExecutionError::ConnectionPoolError(_) => {
+            (Verdict::Again, "connection")
+        }
+        ExecutionError::LastAttemptError(error) => judge_attempt(error),
+        _ => (Verdict::Again, "driver"),
+    }
+}
+
+fn judge_attempt(error: &RequestAttemptError) -> (Verdict, &'static str) {
+    match error {
+        RequestAttemptError::SerializationError(_)
+        | RequestAttemptError::CqlRequestSerialization(_) => (Verdict::Never, "refused"),
+        RequestAttemptError::UnableToAllocStreamId => (Verdict::Overload, "overloaded"),
+        RequestAttemptError::BrokenConnectionError(_) => (Verdict::Again, "connection"),
+        RequestAttemptError::DbError(error, message) => judge_answer(error, message),
+        _ => (Verdict::Again, "driver"),
+    }
+}
+
+fn judge_answer(error: &DbError, message: &str) -> (Verdict, &'static str) {
+    match error {
+        DbError::Overloaded | DbError::RateLimitReached { .. } => (Verdict::Overload, "overloaded"),
+        DbError::WriteTimeout { .. } | DbError::ReadTimeout { .. } => {
+            (Verdict::Overload, "timeout")
+        }
+        DbError::Unavailable { .. } => (Verdict::Overload, "unavailable"),
+        DbError::IsBootstrapping => (Verdict::Again, "unavailable"),
+        DbError::WriteFailure { .. } | DbError::ReadFailure { .. } => (Verdict::Again, "failure"),
+        DbError::AuthenticationError | DbError::Unauthorized => (Verdict::Again, "denied"),
+        DbError::Invalid | DbError::SyntaxError if has_any(message, MISSING) => {
+            (Verdict::Again, "schema")
+        }
+        DbError::Invalid | DbError::SyntaxError => (Verdict::Never, "refused"),
+        // Cassandra has no code for a mutation that is beyond its bound.
+        DbError::ServerError if has_any(message, TOO_LARGE) => (Verdict::Never, "refused"),
+        DbError::Unprepared { .. } | DbError::ConfigError => (Verdict::Again, "schema"),
+        _ => (Verdict::Again, "server"),
+    }
+}
+
+fn has_any(message: &str, words: &[&str]) -> bool {
+    let message = message.to_ascii_lowercase();
+    words.iter().any(|word| message.contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use scylla::errors::WriteType;
+    use scylla::statement::Consistency;
+
+    use super::*;
+
+    fn answered(error: DbError, message: &str) -> Failure {
+        let error = RequestAttemptError::DbError(error, message.to_owned());
+        classify(&ExecutionError::LastAttemptError(error))
+    }
+
+    #[test]
+    fn what_may_pass_is_tried_again() {
+        let consistency = Consistency::LocalQuorum;
+        let (received, required) = (1, 2);
+        let cases = [
+            (DbError::Overloaded, Verdict::Overload, "overloaded"),
+            (
+                DbError::WriteTimeout {
+                    consistency,
+                    received,
+                    required,
+                    write_type: WriteType::Simple,
+                },
+                Verdict::Overload,
+                "timeout",
+            ),
+            (
+                DbError::Unavailable {
+                    consistency,
+                    required,
+                    alive: 1,
+                },
+                Verdict::Overload,
+                "unavailable",
+            ),
+            (
+                DbError::WriteFailure {
+                    consistency,
+                    received,
+                    required,
+                    numfailures: 1,
+                    write_type: WriteType::Simple,
+                },
+                Verdict::Again,
+                "failure",
+            ),
+            (DbError::IsBootstrapping, Verdict::Again, "unavailable"),
+            (DbError::Unauthorized, Verdict::Again, "denied"),
+            (DbError::AuthenticationError, Verdict::Again, "denied"),
+            (DbError::ServerError, Verdict::Again, "server"),
+            (DbError::TruncateError, Verdict::Again, "server"),
+            (DbError::Other(0x4321), Verdict::Again, "server"),
+        ];
+        for (error, verdict, kind) in cases {
+            let failure = answered(error.clone(), "words of the server");
+            assert_eq!(
+                (failure.verdict, failure.kind),
+                (verdict, kind),
+                "{error:?}"
+            );
+            assert!(failure.words.contains("words of the server"));
+        }
+        let timeout = classify(&ExecutionError::RequestTimeout(Duration::from_secs(1)));
+        assert_eq!(
+            (timeout.verdict, timeout.kind),
+            (Verdict::Overload, "timeout")
+        );
+        let no_plan = classify(&ExecutionError::EmptyPlan);
+        assert_eq!(no_plan.verdict, Verdict::Again);
+    }
+
+    #[test]
+    fn a_schema_that_is_gone_may_come_back() {
+        for message in [
+            "unconfigured table records",
+            "Keyspace penstock does not exist",
+            "table penstock.records does not exist",
+            "Undefined column name value in table penstock.records",
+            "Can't find a column family with UUID 5a1c395e",
+        ] {
+            let failure = answered(DbError::Invalid, message);
+            assert_eq!(
+                (failure.verdict, failure.kind),
+                (Verdict::Again, "schema"),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn values_that_are_refused_are_not_sent_again() {
+        let too_large = "Mutation of 20MiB is too large for the maximum size of 16MiB";
+        for (error, message) in [
+            (DbError::Invalid, too_large),
+            (DbError::ServerError, too_large),
+            (
+                DbError::Invalid,
+                "Cannot use a timestamp this far in the future",
+            ),
+            (DbError::SyntaxError, "no viable alternative at input"),
+        ] {
+            let failure = answered(error, message);
+            assert_eq!(
+                (failure.verdict, failure.kind),
+                (Verdict::Never, "refused"),
+                "{message}"
+            );
+        }
+        let long = ExecutionError::BadQuery(BadQuery::ValuesTooLongForKey(70_000, 65_535));
+        assert_eq!(classify(&long).verdict, Verdict::Never);
+    }
+
+    #[test]
+    fn words_are_short_and_printable() {
+        let failure = answered(
+            DbError::Invalid,
+            &format!("\x1b[31m{}\n", "x".repeat(10_000)),
+        );
+        assert!(failure.words.len() <= 600 && !failure.words.contains(char::is_control));
+    }
+}

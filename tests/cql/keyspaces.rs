@@ -1,0 +1,132 @@
+//! Keyspaces of the tests' own, and the stores in them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use penstock::config::{Consistency, Replication, Secret};
+use penstock::slot::SlotSet;
+use penstock::store::Store;
+use penstock::store::scylla::{ScyllaOptions, ScyllaStore};
+use scylla::client::session::Session;
+use scylla::client::session_builder::SessionBuilder;
+
+use crate::cluster::Cluster;
+
+/// Claims trail by so much: long enough to be seen, short enough to be waited for.
+pub const SYNC_LAG: Duration = Duration::from_millis(300);
+
+/// A keyspace that no other test uses, not made yet. It is dropped with this, also where a test fails.
+pub struct Keyspace {
+    cluster: &'static Cluster,
+    name: String,
+}
+
+impl Keyspace {
+    /// On the shared cluster; `None`, and a word on it, where there is none.
+    pub async fn fresh() -> Option<Self> {
+        // The harness names a test's thread after it.
+        let thread = std::thread::current();
+        let test = thread.name().unwrap_or("cql");
+        Cluster::shared(test).await.map(Self::on)
+    }
+
+    /// On this cluster.
+    pub fn on(cluster: &'static Cluster) -> Self {
+        let name = cluster.fresh_keyspace_name();
+        Self { cluster, name }
+    }
+
+    /// What sets a penstock process to it.
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
+        let lag = format!("{}ms", SYNC_LAG.as_millis());
+        let mut variables = self.cluster.environment();
+        variables.extend([
+            ("SCYLLA_KEYSPACE", self.name.clone()),
+            ("PENSTOCK_STORE__SCYLLA__REPLICATION", "1".to_owned()),
+            ("PENSTOCK_STORE__SCYLLA__SYNC_LAG", lag),
+        ]);
+        variables
+    }
+
+    /// How the daemon of one worker would open it.
+    pub fn options(&self) -> ScyllaOptions {
+        let user = self.cluster.user().zip(self.cluster.password());
+        ScyllaOptions {
+            nodes: self.cluster.nodes.clone(),
+            keyspace: self.name.clone(),
+            user: user.map(|(user, password)| (user.to_owned(), Secret::new(password))),
+            tls: None,
+            datacenter: None,
+            replication: Replication::Everywhere(1),
+            consistency: Consistency::LocalQuorum,
+            in_flight: 256,
+            request_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(10),
+            sync_lag: SYNC_LAG,
+            cdc: false,
+            index: true,
+            quarantine_max_bytes: 1 << 30,
+            slots: SlotSet::ALL,
+            create: true,
+        }
+    }
+
+    /// Opens a store in it, and makes what is missing of it.
+    pub async fn open(&self) -> Arc<dyn Store> {
+        open(self.options()).await
+    }
+
+    /// Whether anyone has made it.
+    pub async fn is_there(&self) -> bool {
+        let session = session(self.cluster).await;
+        let query = "SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = ?";
+        let found = session.query_unpaged(query, (&self.name,)).await;
+        let rows = found.expect("an answer").into_rows_result().expect("rows");
+        rows.rows_num() > 0
+    }
+
+    /// Flushes and compacts all of it, which takes seconds.
+    pub async fn merge(&self) {
+        self.cluster.flush_and_compact(&self.name).await;
+    }
+}
+
+impl Drop for Keyspace {
+    fn drop(&mut self) {
+        let cluster = self.cluster;
+        let statement = format!("DROP KEYSPACE IF EXISTS {}", self.name);
+        // A thread of its own, for this may be dropped on one of a runtime's.
+        let dropping = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(async {
+                let dropped = session(cluster).await.query_unpaged(statement, ()).await;
+                dropped.map(drop).expect("the keyspace is dropped");
+            });
+        });
+        let ended = dropping.join();
+        // A test that failed has said why.
+        assert!(
+            ended.is_ok() || std::thread::panicking(),
+            "a keyspace is left"
+        );
+    }
+}
+
+/// Opens a store, and makes what is missing of it.
+pub async fn open(options: ScyllaOptions) -> Arc<dyn Store> {
+    let store = ScyllaStore::open(options).await;
+    Arc::new(store.unwrap_or_else(|error| panic!("{error}")))
+}
+
+async fn session(cluster: &Cluster) -> Session {
+    let mut builder = SessionBuilder::new()
+        .known_nodes(&cluster.nodes)
+        .fetch_schema_metadata(false);
+    if let Some((user, password)) = cluster.user().zip(cluster.password()) {
+        builder = builder.user(user, password);
+    }
+    builder.build().await.expect("a session")
+}
