@@ -31,13 +31,17 @@ const RETRY_TIME: Duration = Duration::from_secs(10);
 /// Ids that one request may name.
 pub(crate) const RETRY_IDS: usize = 100;
 
-/// Takes quarantined frames in after all: decodes the raw bytes again, applies what they say, releases the row.
+/// Takes quarantined frames in after all: decodes the raw bytes again, applies what they say, releases the rows.
 ///
 /// Trying twice, or stopping in the middle, does no harm: writes commute, and the row goes last.
 #[async_trait]
 pub trait Retry: Send + Sync + 'static {
-    /// Tries one row.
-    async fn retry(&self, id: &str) -> Result<RetryOutcome, StoreError>;
+    /// Tries one row; it stays until it is released.
+    async fn take_in(&self, id: &str) -> Result<RetryOutcome, StoreError>;
+
+    /// Removes the rows of frames that were taken in, once what they became can't be lost any more: many at once, for a
+    /// store that syncs late is waited for once.
+    async fn release(&self, ids: Vec<String>) -> Result<(), StoreError>;
 }
 
 /// What became of a quarantined frame.
@@ -69,6 +73,13 @@ pub struct RetryResult {
     /// What became of it.
     #[serde(flatten)]
     pub outcome: RetryOutcome,
+}
+
+impl RetryResult {
+    /// Whether nothing of the frame is left to do, so that its row goes.
+    fn is_taken(&self) -> bool {
+        matches!(self.outcome, RetryOutcome::Applied | RetryOutcome::Repair)
+    }
 }
 
 /// The answer of `POST /admin/quarantine/retry`.
@@ -187,10 +198,14 @@ pub(crate) async fn retry(
         let status = StatusCode::SERVICE_UNAVAILABLE;
         ApiError::new(status, "RetryUnavailable", "nothing here can retry frames")
     })?;
-    if !request.all {
-        return retry_ids(retry, request.ids).await.map(Json);
-    }
-    retry_all(&state, retry, request.cursor).await.map(Json)
+    let report = match request.all {
+        true => retry_all(&state, retry, request.cursor).await?,
+        false => retry_ids(retry, request.ids).await?,
+    };
+    let taken = report.results.iter().filter(|result| result.is_taken());
+    let taken = taken.map(|result| result.id.clone()).collect();
+    retry.release(taken).await.map_err(ApiError::store)?;
+    Ok(Json(report))
 }
 
 fn read_request(body: Result<Bytes, BytesRejection>) -> Result<RetryRequest, ApiError> {
@@ -222,7 +237,7 @@ async fn retry_ids(
 ) -> Result<RetryReport, ApiError> {
     let results = futures_util::stream::iter(ids)
         .map(|id| async move {
-            let outcome = retry.retry(&id).await.map_err(ApiError::store)?;
+            let outcome = retry.take_in(&id).await.map_err(ApiError::store)?;
             Ok::<_, ApiError>(RetryResult { id, outcome })
         })
         .buffered(RETRY_AT_ONCE)

@@ -8,10 +8,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::status::Status;
+use super::trail::Trail;
 use crate::api::DaemonStatus;
 use crate::clock::Clock;
 use crate::ledger;
-use crate::pipeline::{Depth, Progress};
+use crate::pipeline::{Depth, Point, Progress};
 use crate::slot::SlotSet;
 use crate::store::{Store, StoreError};
 use crate::telemetry::metrics as names;
@@ -33,6 +34,9 @@ pub(crate) struct Gauges {
     clock: Arc<dyn Clock>,
     slots: SlotSet,
     reasons: Vec<String>,
+    watermarks: Trail<Option<Point>>,
+    /// The watermark as it may be claimed: what a store that syncs late may still lose is above it.
+    watermark: Option<Point>,
     rendering: PrometheusHandle,
 }
 
@@ -45,6 +49,7 @@ impl Gauges {
         slots: SlotSet,
         rendering: PrometheusHandle,
     ) -> Self {
+        let watermarks = Trail::new(store.sync_lag());
         Self {
             store,
             status,
@@ -52,6 +57,8 @@ impl Gauges {
             clock,
             slots,
             reasons: Vec::new(),
+            watermarks,
+            watermark: None,
             rendering,
         }
     }
@@ -85,14 +92,19 @@ impl Gauges {
         }
     }
 
-    fn stream(&self, depth: &Depth) {
+    fn stream(&mut self, depth: &Depth) {
         let now = self.clock.now_micros();
         if self.status.newest_time() > 0 {
             names::RELAY_LAG
                 .with([])
                 .set(lag(now, self.status.newest_time()));
         }
-        if let Some(at) = self.progress.borrow().watermark() {
+        let watermark = self.progress.borrow().watermark();
+        self.watermarks.note(watermark);
+        if let Some(watermark) = self.watermarks.due() {
+            self.watermark = watermark;
+        }
+        if let Some(at) = self.watermark {
             names::WATERMARK_SEQ.with(["live"]).set(gauge(at.seq));
             if at.time > 0 {
                 names::WATERMARK_LAG.with([]).set(lag(now, at.time));
@@ -115,7 +127,6 @@ impl Gauges {
             tracing::warn!(reason = trouble.join("; "), "not following the relay");
             return (now, frames);
         }
-        let watermark = self.progress.borrow().watermark();
         let behind = self
             .clock
             .now_micros()
@@ -123,7 +134,7 @@ impl Gauges {
         tracing::info!(
             frames_per_second = per_second(frames.saturating_sub(told.1), now - told.0),
             lag_seconds = (self.status.newest_time() > 0).then_some(behind / 1_000_000),
-            watermark = watermark.map(|at| at.seq),
+            watermark = self.watermark.map(|at| at.seq),
             queued = depth.queued().0,
             "following the relay"
         );

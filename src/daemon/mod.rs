@@ -10,6 +10,7 @@ mod retrier;
 mod running;
 mod status;
 mod times;
+mod trail;
 
 pub use retrier::Retrier;
 pub use status::{Pause, Status};

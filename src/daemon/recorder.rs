@@ -1,13 +1,17 @@
 //! Writes down what is held: the facts of the ledger, each second and at the end.
+//!
+//! What is acknowledged may still be lost with the servers' power for [`Store::sync_lag`]: facts are noted when they are
+//! true of what is acknowledged, and written when they are so old. A process that ends in between has claimed less.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::Counter;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::pipeline::Progress;
+use super::trail::Trail;
+use crate::pipeline::{Point, Progress};
 use crate::store::{Fact, Store, StoreError};
 use crate::telemetry::metrics as names;
 
@@ -18,27 +22,87 @@ const PERIOD: Duration = Duration::from_secs(1);
 pub(crate) struct Recorder {
     store: Arc<dyn Store>,
     written: Counter,
+    state: Mutex<State>,
+}
+
+/// What was noted of one progress at a time.
+struct State {
+    progress: Arc<Progress>,
+    trail: Trail<Noted>,
+    claimed: Option<Point>,
+}
+
+/// What is true of the stream once it is durable.
+struct Noted {
+    facts: Vec<Fact>,
+    watermark: Option<Point>,
 }
 
 impl Recorder {
     /// Writes into this store.
     pub fn new(store: Arc<dyn Store>) -> Self {
         let written = names::STORE_WRITES.with(["ledger"]);
-        Self { store, written }
+        let state = Mutex::new(State {
+            progress: Arc::default(),
+            trail: Trail::new(store.sync_lag()),
+            claimed: None,
+        });
+        Self {
+            store,
+            written,
+            state,
+        }
     }
 
-    /// Saves the facts that grew. A fact is only made of what is durable, so it may be written at any time.
-    pub async fn save(&self, progress: &Progress) -> Result<(), StoreError> {
+    /// Notes the facts that grew, and saves those noted so long ago that what they claim is durable. What was noted of another
+    /// progress and is not saved is forgotten: that is read again.
+    pub async fn save(&self, progress: &Arc<Progress>) -> Result<(), StoreError> {
+        let mut state = self.state.lock().await;
+        if !Arc::ptr_eq(&state.progress, progress) {
+            state.progress = progress.clone();
+            state.trail.clear();
+            state.claimed = None;
+        }
+        // The watermark first: the facts never lag behind it.
+        let watermark = progress.watermark();
         let facts = progress.facts();
-        if !facts.is_empty() {
-            if let Err(error) = self.store.put_facts(&facts).await {
+        state.trail.note(Noted { facts, watermark });
+        let Some(due) = state.trail.due() else {
+            return Ok(());
+        };
+        if !due.facts.is_empty() {
+            if let Err(error) = self.store.put_facts(&due.facts).await {
                 names::STORE_ERRORS.with([error.kind()]).increment(1);
                 return Err(error);
             }
-            self.written.increment(facts.len() as u64);
-            progress.saved(&facts);
+            self.written.increment(due.facts.len() as u64);
+            progress.saved(&due.facts);
         }
+        state.claimed = due.watermark;
         Ok(())
+    }
+
+    /// Saves until nothing is left to claim of a stream that has stopped; with a lag that takes as long as the lag.
+    pub async fn settle(&self, progress: &Arc<Progress>) -> Result<(), StoreError> {
+        loop {
+            self.save(progress).await?;
+            let left = progress.facts();
+            if left.is_empty() {
+                return Ok(());
+            }
+            let state = self.state.lock().await;
+            let due = state.trail.due_at(|noted| noted.facts == left);
+            drop(state);
+            // What just changed is noted in the next round.
+            if let Some(due) = due {
+                tokio::time::sleep_until(due).await;
+            }
+        }
+    }
+
+    /// Where a restart goes on: the watermark of what was saved last of this progress.
+    pub async fn claimed(&self) -> Option<Point> {
+        self.state.lock().await.claimed
     }
 
     /// Every fact.
@@ -64,3 +128,6 @@ impl Recorder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,9 +36,9 @@ impl Retrier {
 
 #[async_trait]
 impl Retry for Retrier {
-    async fn retry(&self, id: &str) -> Result<RetryOutcome, StoreError> {
+    async fn take_in(&self, id: &str) -> Result<RetryOutcome, StoreError> {
         let now = self.clock.now_micros();
-        let outcome = retry::retry(self.store.as_ref(), &self.options, id, now).await?;
+        let outcome = retry::take_in(self.store.as_ref(), &self.options, id, now).await?;
         Ok(match outcome {
             Outcome::Applied => RetryOutcome::Applied,
             Outcome::Refused { reason, detail } => RetryOutcome::Refused {
@@ -49,5 +49,15 @@ impl Retry for Retrier {
             Outcome::Evicted => RetryOutcome::Evicted,
             Outcome::NotFound => RetryOutcome::NotFound,
         })
+    }
+
+    async fn release(&self, ids: Vec<String>) -> Result<(), StoreError> {
+        let store = self.store.clone();
+        // A task of its own: whoever asked may not wait that long.
+        let released = tokio::spawn(async move { retry::release(store.as_ref(), &ids).await });
+        match released.await {
+            Ok(released) => released,
+            Err(ended) => Err(StoreError::Failed(ended.to_string())),
+        }
     }
 }

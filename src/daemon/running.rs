@@ -56,7 +56,7 @@ impl Running {
         }
         let last = self.progress.borrow().clone();
         self.recorder.save(&last).await?;
-        if let Some(at) = last.watermark() {
+        if let Some(at) = self.recorder.claimed().await {
             tracing::info!(seq = at.seq, "stopped; a restart goes on behind this seq");
         }
         for server in self.http {

@@ -17,7 +17,7 @@ mod router;
 mod writes;
 
 pub use faults::{FaultLimits, Faults};
-pub use progress::{Origin, Point, Progress};
+pub use progress::{Origin, Point, Progress, Ticket};
 pub use router::{Router, Source};
 
 use std::sync::Arc;

@@ -1,4 +1,6 @@
 //! Takes a quarantined frame in after all, once the fault is mended.
+//!
+//! In two steps, so that many frames wait once for the store's sync: [`take_in`] each, then [`release`] all.
 
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// What became of a quarantined frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was decoded and is stored; its row is gone.
+    /// It was decoded and is stored; its row goes by [`release`].
     Applied,
     /// It still fails; its row stays.
     Refused {
@@ -23,7 +25,7 @@ pub enum Outcome {
         /// What exactly is wrong.
         detail: String,
     },
-    /// It is too old to be taken in: a repair of its repository waits instead, and its row is gone.
+    /// It is too old to be taken in: a repair of its repository waits instead; its row goes by [`release`].
     Repair,
     /// Its bytes were dropped to keep the quarantine within its bound; its repair stands.
     Evicted,
@@ -42,8 +44,9 @@ pub struct RetryOptions {
     pub json: bool,
 }
 
-/// Decodes a quarantined frame again and stores what it says. Safe to repeat: writes commute, and the row goes last.
-pub async fn retry(
+/// Decodes a quarantined frame again and stores what it says. Safe to repeat: writes commute, and the row stays until it is
+/// released.
+pub async fn take_in(
     store: &dyn Store,
     options: &RetryOptions,
     id: &str,
@@ -85,8 +88,19 @@ pub async fn retry(
         }
     };
     store.apply(batch).await?;
-    store.release_quarantined(id).await?;
     Ok(outcome)
+}
+
+/// Removes the rows of frames that were taken in, as soon as what they became can't be lost any more.
+pub async fn release(store: &dyn Store, ids: &[String]) -> Result<(), StoreError> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    tokio::time::sleep(store.sync_lag()).await;
+    for id in ids {
+        store.release_quarantined(id).await?;
+    }
+    Ok(())
 }
 
 fn repair(did: String, id: &str) -> Repair {
@@ -96,5 +110,59 @@ fn repair(did: String, id: &str) -> Repair {
         kind: RepairKind::Content,
         reason: "quarantined".to_owned(),
         version: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::config::CollectionFilter;
+    use crate::store::Quarantined;
+    use crate::store::memory::MemoryStore;
+
+    const LAG: Duration = Duration::from_secs(15);
+
+    #[tokio::test(start_paused = true)]
+    async fn many_rows_wait_for_the_sync_once_and_go_last() {
+        let store = MemoryStore::new().with_sync_lag(LAG);
+        let mut batch = WriteBatch::new();
+        let ids: Vec<String> = (0..50).map(|id| format!("id{id}")).collect();
+        for id in &ids {
+            batch.put_quarantined(Quarantined {
+                id: id.clone(),
+                received: 1,
+                reason: "truncated".to_owned(),
+                detail: String::new(),
+                source: "relay.test".to_owned(),
+                seq: None,
+                did: None,
+                raw: vec![1],
+                evicted: None,
+            });
+        }
+        store.apply(batch).await.unwrap();
+        let options = RetryOptions {
+            decode: DecodeOptions::default(),
+            collections: CollectionFilter::ALL,
+            json: false,
+        };
+        // All are too old: each becomes a repair.
+        let now = 2 * u64::try_from(MAX_AGE.as_micros()).unwrap();
+        for id in &ids {
+            let outcome = take_in(&store, &options, id, now).await.unwrap();
+            assert_eq!(outcome, Outcome::Repair);
+        }
+        assert_eq!(store.quarantine(None, 100).await.unwrap().items.len(), 50);
+        let began = Instant::now();
+        tokio::time::timeout(LAG - Duration::from_millis(1), release(&store, &ids))
+            .await
+            .expect_err("what they became may still be lost");
+        assert_eq!(store.quarantine(None, 100).await.unwrap().items.len(), 50);
+        release(&store, &ids).await.unwrap();
+        assert!(began.elapsed() < 3 * LAG, "{:?}", began.elapsed());
+        assert_eq!(store.quarantine(None, 100).await.unwrap().items, []);
+        assert_eq!(store.repairs(None, 100).await.unwrap().items.len(), 50);
     }
 }

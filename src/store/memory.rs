@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -24,6 +25,7 @@ use crate::slot::slot_of;
 pub struct MemoryStore {
     state: Mutex<State>,
     quarantine_max_bytes: u64,
+    sync_lag: Duration,
 }
 
 /// One write to a record; the order of the fields is the order in which writes win.
@@ -78,7 +80,14 @@ impl MemoryStore {
         Self {
             state: Mutex::default(),
             quarantine_max_bytes: bytes,
+            sync_lag: Duration::ZERO,
         }
+    }
+
+    /// As a store whose writes may be lost until they are so old.
+    pub fn with_sync_lag(mut self, lag: Duration) -> Self {
+        self.sync_lag = lag;
+        self
     }
 
     fn read(&self) -> MutexGuard<'_, State> {
@@ -96,6 +105,10 @@ impl MemoryStore {
 
 #[async_trait]
 impl Store for MemoryStore {
+    fn sync_lag(&self) -> Duration {
+        self.sync_lag
+    }
+
     async fn apply(&self, mut batch: WriteBatch) -> Result<WriteBatch, StoreError> {
         check_batch(&batch)?;
         self.write()?.apply(&batch, self.quarantine_max_bytes);

@@ -20,6 +20,7 @@ mod installed;
 mod keyspaces;
 #[path = "../crash/kills.rs"]
 mod kills;
+mod lease;
 #[path = "../pds/mod.rs"]
 mod pds;
 mod servers;

@@ -149,7 +149,7 @@ pub struct Retrier(pub Arc<MemoryStore>);
 
 #[async_trait::async_trait]
 impl Retry for Retrier {
-    async fn retry(&self, id: &str) -> Result<RetryOutcome, StoreError> {
+    async fn take_in(&self, id: &str) -> Result<RetryOutcome, StoreError> {
         let Some((entry, raw)) = self.0.quarantined(id).await? else {
             return Ok(RetryOutcome::NotFound);
         };
@@ -157,11 +157,17 @@ impl Retry for Retrier {
             return Ok(RetryOutcome::Evicted);
         }
         if raw.first() == Some(&b'g') {
-            self.0.release_quarantined(id).await?;
             return Ok(RetryOutcome::Applied);
         }
         let (reason, detail) = (entry.reason, entry.detail);
         Ok(RetryOutcome::Refused { reason, detail })
+    }
+
+    async fn release(&self, ids: Vec<String>) -> Result<(), StoreError> {
+        for id in ids {
+            self.0.release_quarantined(&id).await?;
+        }
+        Ok(())
     }
 }
 

@@ -62,6 +62,11 @@ impl Live {
             }
             Pause::Clock { .. } => self.wait_for_the_clock(shutdown).await,
         }
+        // The stream goes on behind the facts: with a store that syncs late they have to be waited for.
+        tokio::select! {
+            saved = self.parts.recorder.settle(&self.progress) => saved?,
+            () = shutdown.cancelled() => {}
+        }
         self.parts.faults.resume(matches!(pause, Pause::Faults));
         self.go_back().await?;
         self.parts.status.pause(None);

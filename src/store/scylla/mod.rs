@@ -10,8 +10,10 @@ mod counts;
 mod delegate;
 mod errors;
 mod hints;
+mod holder;
 mod index;
 mod jobs;
+pub mod lease;
 mod limiter;
 mod listing;
 mod questions;
@@ -32,6 +34,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
+use super::StoreError;
 use apply::Writes;
 use counts::Counts;
 use index::SweepCursor;
@@ -40,7 +43,6 @@ use reader::Reader;
 use requests::{RequestOptions, Requests};
 use schema::Layout;
 use statements::Statements;
-use super::StoreError;
 
 use crate::config::{Consistency, Replication, Secret};
 use crate::slot::SlotSet;

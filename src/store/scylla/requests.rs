@@ -74,11 +74,6 @@ impl Requests {
         }
     }
 
-    /// The session, for what is not sent in the way of all requests (schema, leases).
-    pub fn session(&self) -> &Session {
-        &self.session
-    }
-
     /// Why the store takes no writes now; `None` while it does.
     pub fn trouble(&self) -> Option<String> {
         self.trouble.cause()

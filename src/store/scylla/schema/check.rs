@@ -81,7 +81,10 @@ impl Found {
         let mut positions = [0, 0];
         for (name, of, part) in table.columns {
             let wanted = column(of, *part, &mut positions);
-            match self.columns.get(&(table.name.to_owned(), (*name).to_owned())) {
+            match self
+                .columns
+                .get(&(table.name.to_owned(), (*name).to_owned()))
+            {
                 None => said.push(format!("table {} has no column {name} {of}", table.name)),
                 Some(found) if *found != wanted => said.push(format!(
                     "column {}.{name} is {} ({} {}), not {of} ({} {})",

@@ -43,7 +43,10 @@ pub(in super::super) async fn create(session: &Session, layout: &Layout) -> Resu
 }
 
 /// Waits until another worker has made the schema, and checks it.
-pub(in super::super) async fn await_made(session: &Session, layout: &Layout) -> Result<(), StoreError> {
+pub(in super::super) async fn await_made(
+    session: &Session,
+    layout: &Layout,
+) -> Result<(), StoreError> {
     let made = async {
         let mut look = tokio::time::interval(LOOK);
         loop {
@@ -97,15 +100,19 @@ fn enough_nodes(session: &Session, layout: &Layout) -> Result<(), StoreError> {
         crate::config::Replication::Everywhere(copies) => vec![(None, *copies)],
         crate::config::Replication::Datacenters(each) => {
             let each = each.iter();
-            each.map(|(name, copies)| (Some(name.as_str()), *copies)).collect()
+            each.map(|(name, copies)| (Some(name.as_str()), *copies))
+                .collect()
         }
     };
     for (datacenter, copies) in wanted {
         let nodes = state.get_nodes_info().iter();
-        let there = nodes.filter(|node| datacenter.is_none() || node.datacenter.as_deref() == datacenter);
+        let there =
+            nodes.filter(|node| datacenter.is_none() || node.datacenter.as_deref() == datacenter);
         let there = there.count();
         if there < usize::from(copies) {
-            let place = datacenter.map_or("the cluster".to_owned(), |name| format!("the datacenter {name}"));
+            let place = datacenter.map_or("the cluster".to_owned(), |name| {
+                format!("the datacenter {name}")
+            });
             return Err(StoreError::Schema(format!(
                 "store.scylla.replication asks for {copies} copies, but {place} has {there} nodes: add nodes, or set it to \
                  {there} before the keyspace is made (with one copy, a lost disk is lost data)"
@@ -131,7 +138,9 @@ async fn rows(
     let unavailable = |error: String| StoreError::Unavailable(explain(&error));
     let answer = session.query_unpaged(question, values).await;
     let answer = answer.map_err(|error| unavailable(error.to_string()))?;
-    answer.into_rows_result().map_err(|error| unavailable(error.to_string()))
+    answer
+        .into_rows_result()
+        .map_err(|error| unavailable(error.to_string()))
 }
 
 macro_rules! each {
@@ -146,13 +155,18 @@ macro_rules! each {
 }
 
 /// What the keyspace has.
-pub(in super::super) async fn found(session: &Session, layout: &Layout) -> Result<Found, StoreError> {
+pub(in super::super) async fn found(
+    session: &Session,
+    layout: &Layout,
+) -> Result<Found, StoreError> {
     let keyspace = (layout.keyspace.to_lowercase(),);
     let mut found = Found::default();
     let question = "SELECT type_name, field_names, field_types FROM system_schema.types WHERE keyspace_name = ?";
     let types = rows(session, question, &keyspace).await?;
     for (name, fields, of) in each!(types, (String, Vec<String>, Vec<String>)) {
-        found.types.insert(name, fields.into_iter().zip(of).collect());
+        found
+            .types
+            .insert(name, fields.into_iter().zip(of).collect());
     }
     let question = "SELECT table_name, column_name, type, kind, position, clustering_order FROM system_schema.columns WHERE keyspace_name = ?";
     let columns = rows(session, question, &keyspace).await?;
@@ -160,7 +174,15 @@ pub(in super::super) async fn found(session: &Session, layout: &Layout) -> Resul
         each!(columns, (String, String, String, String, i32, String))
     {
         let order = order.to_lowercase();
-        found.columns.insert((table, name), Column { of, kind, position, order });
+        found.columns.insert(
+            (table, name),
+            Column {
+                of,
+                kind,
+                position,
+                order,
+            },
+        );
     }
     let question = "SELECT table_name, gc_grace_seconds, extensions FROM system_schema.tables WHERE keyspace_name = ?";
     let tables = rows(session, question, &keyspace).await?;
@@ -169,8 +191,15 @@ pub(in super::super) async fn found(session: &Session, layout: &Layout) -> Resul
         found.gc_grace.insert(table.clone(), i64::from(seconds));
         found.tombstone_gc.extend(mode.map(|mode| (table, mode)));
     }
-    if found.columns.keys().any(|(table, _)| table == "schema_version") {
-        let question = format!("SELECT version FROM {}.schema_version WHERE name = 'penstock'", layout.keyspace);
+    if found
+        .columns
+        .keys()
+        .any(|(table, _)| table == "schema_version")
+    {
+        let question = format!(
+            "SELECT version FROM {}.schema_version WHERE name = 'penstock'",
+            layout.keyspace
+        );
         let version = rows(session, &question, ()).await?;
         found.version = each!(version, (i32,)).first().map(|(version,)| *version);
     }
