@@ -76,10 +76,10 @@ const LABELS: &str = "
 | `action` | `create`, `update`, `delete`, and `unwanted` for operations on collections that are not stored |
 | `source` | `stream` |
 | `table` | `records`, `repos`, `repairs`, `quarantine`, `ledger` |
-| `kind` of `store_errors_total` | `disk_full`, `corrupt`, `failed`, `refused`, `closed` |
+| `kind` of `store_errors_total` | `disk_full`, `corrupt`, `failed`, `refused`, `closed`; of requests to a database `overloaded`, `timeout`, `unavailable`, `failure`, `connection`, `denied`, `schema`, `server`, `driver`, `refused` |
 | `reason` of `relay_reconnects_total` | `closed`, `reset`, `timeout`, `too_large`, `protocol`, `text`, `refused`, `rate_limited`, `server_error`, `not_implemented`, `redirect`, `tls`, `dns`, `unreachable`, `error_frame` |
 | `reason` of `frames_skipped_total` | `slot` (another worker's), `poison` (passed by), `unknown_type`, `reread` (dropped before a pause, read again after it) |
-| `reason` of `quarantined_total` | `bad_cbor`, `bad_field`, `bad_car`, `cid_mismatch`, `missing_block`, `bad_commit`, `future_rev`, `too_large` |
+| `reason` of `quarantined_total` | `bad_cbor`, `bad_field`, `bad_car`, `cid_mismatch`, `missing_block`, `bad_commit`, `future_rev`, `too_large`, `store_refused` |
 | `reason` of `record_faults_total` | `not_cbor`, `too_deep`, `not_canonical`, `bad_value`, `not_map` |
 | `reason` of `repairs_pending` | `quarantined`, `sync`, `too_big`, `deleted`, `account_time`, `account_stale` |
 | `reason` of `ingest_paused` | `faults`, `clock` |
