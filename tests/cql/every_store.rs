@@ -12,7 +12,7 @@ use crate::subject::{Kind, Subject};
 use crate::{contract, histories};
 
 /// Histories at a scale of 1.
-const HISTORIES: u32 = 25;
+const HISTORIES: u32 = 8;
 /// A merge takes seconds: in histories, each so many times that one is due it happens.
 const MERGES: u32 = 6;
 

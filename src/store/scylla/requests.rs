@@ -79,11 +79,6 @@ impl Requests {
         self.trouble.cause()
     }
 
-    /// How many writes may be on their way now.
-    pub fn limit(&self) -> usize {
-        self.limiter.limit()
-    }
-
     /// Ends all that is on its way or waits with [`StoreError::Closed`], and all that is asked for from now on.
     pub fn close(&self) {
         self.closed.cancel();
