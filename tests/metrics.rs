@@ -15,10 +15,20 @@ mod stores;
 mod worker;
 
 /// Metrics that no daemon of now sets, and why.
-const EXCEPTIONS: &[(&str, &str)] = &[(
-    "penstock_store_retries_total",
-    "the embedded store has nothing to try again: its errors are final",
-)];
+const EXCEPTIONS: &[(&str, &str)] = &[
+    (
+        "penstock_store_retries_total",
+        "the embedded store has nothing to try again: its errors are final",
+    ),
+    (
+        "penstock_store_in_flight",
+        "the embedded store sends no requests",
+    ),
+    (
+        "penstock_store_in_flight_limit",
+        "the embedded store sends no requests",
+    ),
+];
 
 /// Whether the rendering has a sample of a metric.
 fn has(rendered: &str, name: &str) -> bool {
