@@ -7,8 +7,7 @@ use async_trait::async_trait;
 use super::ScyllaStore;
 use crate::store::{
     Fact, Health, IndexEntry, Page, QuarantineEntry, Record, RecordsQuery, Removal, Repair, Repo,
-    SnapshotDone, Store, StoreError, WriteBatch, check_batch, check_facts, check_removal,
-    check_snapshot,
+    SnapshotDone, Store, StoreError, WriteBatch,
 };
 
 #[async_trait]
@@ -18,7 +17,6 @@ impl Store for ScyllaStore {
     }
 
     async fn apply(&self, mut batch: WriteBatch) -> Result<WriteBatch, StoreError> {
-        check_batch(&batch)?;
         if self.requests.is_closed() {
             return Err(StoreError::Closed);
         }
@@ -28,12 +26,10 @@ impl Store for ScyllaStore {
     }
 
     async fn remove(&self, removal: Removal) -> Result<(), StoreError> {
-        check_removal(&removal)?;
         self.writes.remove(&removal).await
     }
 
     async fn complete_snapshot(&self, done: SnapshotDone) -> Result<(), StoreError> {
-        check_snapshot(&done)?;
         self.writes.complete_snapshot(&done).await
     }
 
@@ -68,7 +64,6 @@ impl Store for ScyllaStore {
     }
 
     async fn put_facts(&self, facts: &[Fact]) -> Result<(), StoreError> {
-        check_facts(facts)?;
         self.writes.put_facts(facts).await
     }
 
