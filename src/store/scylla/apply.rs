@@ -4,7 +4,7 @@
 //! the order within one record matters to readers: its hint comes after it, or the sweeper would take it for stale.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -41,6 +41,9 @@ pub(super) struct Writes {
     /// Whether `records_by_collection` is kept.
     index: bool,
     months: Months,
+    pub(super) keyspace: String,
+    /// The id that the ledger was made with, as it was first seen.
+    pub(super) ledger: OnceLock<String>,
 }
 
 /// The values of a record's statement.
@@ -57,10 +60,13 @@ impl Writes {
     pub fn new(
         requests: Arc<Requests>,
         statements: Arc<Statements>,
+        keyspace: String,
         index: bool,
         sync_lag: Duration,
     ) -> Self {
         Self {
+            keyspace,
+            ledger: OnceLock::new(),
             requests,
             statements,
             sync_lag,

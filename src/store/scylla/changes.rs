@@ -1,6 +1,7 @@
 //! Changes of whole repositories, and the ledger's facts.
 
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -20,6 +21,8 @@ use crate::store::{
 
 /// How many keys can be written at once where each has one writer.
 const STRIPES: usize = 1024;
+/// How often a ledger that is gone is looked for.
+const GONE: Duration = Duration::from_secs(1);
 /// Facts that are written at once.
 const FACTS_AT_ONCE: usize = 64;
 
@@ -148,6 +151,7 @@ impl Writes {
     /// As for [`Writes::remove`].
     pub async fn put_facts(&self, facts: &[Fact]) -> Result<(), StoreError> {
         check_facts(facts)?;
+        self.same_ledger().await?;
         let mut running = FuturesUnordered::new();
         for fact in facts {
             running.push(self.put_fact(fact));
@@ -159,6 +163,33 @@ impl Writes {
             done?;
         }
         Ok(())
+    }
+
+    /// A keyspace that was dropped and made again lacks what was acknowledged before: nothing of that may be claimed in it.
+    pub(super) async fn same_ledger(&self) -> Result<(), StoreError> {
+        let found = loop {
+            match self.ledger_id().await? {
+                Some(id) => break id,
+                // It is gone. Somebody may bring it back.
+                None => self.requests.pause(GONE).await?,
+            }
+        };
+        match *self.ledger.get_or_init(|| found.clone()) == found {
+            true => Ok(()),
+            false => Err(StoreError::Failed(format!(
+                "the keyspace {} was dropped and made again: what this process wrote before is not there any more; start it \
+                 again",
+                self.keyspace
+            ))),
+        }
+    }
+
+    /// The id that the ledger was made with.
+    async fn ledger_id(&self) -> Result<Option<String>, StoreError> {
+        let statement = &self.statements.ledger_id;
+        let keyspace = (self.keyspace.to_lowercase(),);
+        let answer = self.requests.read_to_write("ledger", statement, keyspace);
+        Ok(first::<(String,)>(answer.await?)?.map(|(id,)| id))
     }
 
     async fn put_fact(&self, fact: &Fact) -> Result<(), StoreError> {
