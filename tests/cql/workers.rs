@@ -23,8 +23,8 @@ const EVENTS: usize = 240;
 /// Every so many kills all are killed, and the store is looked into.
 const LOOK: u64 = 4;
 
-/// How long a worker has to claim what was published.
-const CLAIMS: Duration = Duration::from_secs(5);
+/// How long a worker has to claim what was published: a frame that fails waits 5 s for what the next ones say.
+const CLAIMS: Duration = Duration::from_secs(8);
 
 /// All workers of a keyspace.
 struct Workers {

@@ -248,6 +248,11 @@ impl Daemon {
         watermark(&self.socket).await
     }
 
+    /// The first sample of its metrics that begins so.
+    pub async fn metric(&self, sample: &str) -> Option<f64> {
+        metric(&get(&self.socket, "/metrics").await?, sample)
+    }
+
     /// Its process.
     pub fn id(&self) -> u32 {
         self.child.id().expect("it runs")

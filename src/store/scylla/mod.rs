@@ -181,6 +181,7 @@ impl ScyllaStore {
             writes: Writes::new(
                 requests.clone(),
                 Arc::new(statements),
+                options.in_flight,
                 options.index,
                 options.sync_lag,
             ),
