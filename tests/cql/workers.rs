@@ -28,8 +28,9 @@ const CLAIMS: Duration = Duration::from_secs(8);
 
 /// All workers of a keyspace.
 struct Workers {
-    installations: Vec<Installation>,
+    /// First, for what they said is shown where a test fails.
     daemons: Vec<Option<Daemon>>,
+    installations: Vec<Installation>,
 }
 
 impl Workers {
