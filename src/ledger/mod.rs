@@ -48,6 +48,18 @@ pub fn resume(facts: &[Fact], relay: &str, slots: SlotSet) -> Option<Resume> {
     })
 }
 
+/// Whether nothing is known of some of these slots in the newest generation of a relay: their worker ended before its first
+/// claim, or never ran.
+pub fn has_unread(facts: &[Fact], relay: &str, slots: SlotSet) -> bool {
+    let generation = newest_generation(facts, relay);
+    let of_relay = facts
+        .iter()
+        .filter(|fact| fact.relay == relay && Some(fact.generation) == generation);
+    slots
+        .iter()
+        .any(|slot| !of_relay.clone().any(|fact| fact.slots.contains(slot)))
+}
+
 /// The newest generation that anything is known of.
 pub fn newest_generation(facts: &[Fact], relay: &str) -> Option<u32> {
     facts
@@ -174,6 +186,21 @@ mod tests {
         assert_eq!(resume(&facts, "r", SlotSet::ALL).unwrap().seq, 50);
         assert_eq!(resume(&facts, "r", odd).unwrap().seq, 90);
         assert_eq!(resume(&facts, "other", odd), None);
+    }
+
+    #[test]
+    fn slots_that_nobody_has_read_are_known() {
+        let even = SlotSet::owned_by(0, 2);
+        let mut facts = vec![fact(1, 0, 50, even, FactKind::Live)];
+        assert!(!has_unread(&facts, "r", even));
+        assert!(has_unread(&facts, "r", SlotSet::ALL));
+        assert!(has_unread(&facts, "other", even));
+        facts.push(fact(2, 0, 40, SlotSet::ALL, FactKind::Live));
+        assert!(!has_unread(&facts, "r", SlotSet::ALL));
+        // A relay that counts anew has to be read anew.
+        facts[0].generation = 1;
+        assert!(!has_unread(&facts, "r", even));
+        assert!(has_unread(&facts, "r", SlotSet::ALL));
     }
 
     #[test]

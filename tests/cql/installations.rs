@@ -14,7 +14,7 @@ use crate::kills::{self, Kills};
 use crate::{pds, way};
 
 /// A keyspace of its own.
-struct Cql(Keyspace);
+pub struct Cql(pub Keyspace);
 
 #[async_trait]
 impl Backend for Cql {
@@ -30,7 +30,8 @@ impl Backend for Cql {
     }
 }
 
-async fn empty() -> Option<Arc<dyn Backend>> {
+/// One that nobody has made yet.
+pub async fn empty() -> Option<Arc<dyn Backend>> {
     let keyspace = Keyspace::fresh().await?;
     Some(Arc::new(Cql(keyspace)))
 }

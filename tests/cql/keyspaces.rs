@@ -1,5 +1,6 @@
 //! Keyspaces of the tests' own, and the stores in them.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +18,27 @@ pub const SYNC_LAG: Duration = Duration::from_millis(300);
 
 /// A keyspace that no other test uses, not made yet. It is dropped with this, also where a test fails.
 pub struct Keyspace {
-    cluster: &'static Cluster,
+    cluster: Where,
     name: String,
+    copies: u16,
+}
+
+/// The cluster that has it.
+#[derive(Clone)]
+enum Where {
+    Shared(&'static Cluster),
+    Own(Arc<Cluster>),
+}
+
+impl Deref for Where {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        match self {
+            Self::Shared(cluster) => cluster,
+            Self::Own(cluster) => cluster,
+        }
+    }
 }
 
 impl Keyspace {
@@ -32,8 +52,21 @@ impl Keyspace {
 
     /// On this cluster.
     pub fn on(cluster: &'static Cluster) -> Self {
+        Self {
+            cluster: Where::Shared(cluster),
+            name: cluster.fresh_keyspace_name(),
+            copies: 1,
+        }
+    }
+
+    /// On a cluster of the test's own, with so many copies of each row.
+    pub fn on_own(cluster: Arc<Cluster>, copies: u16) -> Self {
         let name = cluster.fresh_keyspace_name();
-        Self { cluster, name }
+        Self {
+            cluster: Where::Own(cluster),
+            name,
+            copies,
+        }
     }
 
     /// What sets a penstock process to it.
@@ -42,7 +75,10 @@ impl Keyspace {
         let mut variables = self.cluster.environment();
         variables.extend([
             ("SCYLLA_KEYSPACE", self.name.clone()),
-            ("PENSTOCK_STORE__SCYLLA__REPLICATION", "1".to_owned()),
+            (
+                "PENSTOCK_STORE__SCYLLA__REPLICATION",
+                self.copies.to_string(),
+            ),
             ("PENSTOCK_STORE__SCYLLA__SYNC_LAG", lag),
         ]);
         variables
@@ -57,7 +93,7 @@ impl Keyspace {
             user: user.map(|(user, password)| (user.to_owned(), Secret::new(password))),
             tls: None,
             datacenter: None,
-            replication: Replication::Everywhere(1),
+            replication: Replication::Everywhere(self.copies),
             consistency: Consistency::LocalQuorum,
             in_flight: 256,
             request_timeout: Duration::from_secs(10),
@@ -79,11 +115,23 @@ impl Keyspace {
 
     /// Whether anyone has made it.
     pub async fn is_there(&self) -> bool {
-        let session = session(self.cluster).await;
+        let session = session(&self.cluster).await;
         let query = "SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = ?";
         let found = session.query_unpaged(query, (&self.name,)).await;
         let rows = found.expect("an answer").into_rows_result().expect("rows");
         rows.rows_num() > 0
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Runs a statement as somebody else than Penstock would.
+    pub async fn run(&self, statement: &str) {
+        let done = session(&self.cluster).await;
+        let done = done.query_unpaged(statement, ()).await;
+        done.unwrap_or_else(|error| panic!("{statement}: {error}"));
     }
 
     /// Flushes and compacts all of it, which takes seconds.
@@ -94,7 +142,10 @@ impl Keyspace {
 
 impl Drop for Keyspace {
     fn drop(&mut self) {
-        let cluster = self.cluster;
+        // A cluster of the test's own ends with its data.
+        let Where::Shared(cluster) = self.cluster else {
+            return;
+        };
         let statement = format!("DROP KEYSPACE IF EXISTS {}", self.name);
         // A thread of its own, for this may be dropped on one of a runtime's.
         let dropping = std::thread::spawn(move || {

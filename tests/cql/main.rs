@@ -12,6 +12,7 @@ mod cluster;
 #[path = "../contract/mod.rs"]
 mod contract;
 mod every_store;
+mod exits;
 #[path = "../histories/mod.rs"]
 mod histories;
 mod installations;
@@ -21,6 +22,7 @@ mod keyspaces;
 #[path = "../crash/kills.rs"]
 mod kills;
 mod lease;
+mod nodes;
 #[path = "../pds/mod.rs"]
 mod pds;
 mod servers;
@@ -29,6 +31,7 @@ mod stores;
 mod subject;
 #[path = "../newcomer/way.rs"]
 mod way;
+mod workers;
 
 // Workers in this process, over a store of this binary's.
 #[path = "../firehose/bad_input.rs"]

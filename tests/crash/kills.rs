@@ -19,7 +19,8 @@ const EVENTS: u64 = 240;
 /// Every so many kills the store is looked into.
 const LOOK: u64 = 5;
 
-fn world(seed: u64, events: u64) -> World {
+/// A stream in which much is wrong.
+pub fn world(seed: u64, events: u64) -> World {
     World::generate(&WorldSpec {
         seed,
         repos: 60,
@@ -37,7 +38,8 @@ fn world(seed: u64, events: u64) -> World {
     })
 }
 
-fn relay(world: &World, seed: u64) -> RelayServer {
+/// A relay whose connections fail, and that shows what it is told to.
+pub fn relay(world: &World, seed: u64) -> RelayServer {
     let faults = ConnectionFaults {
         seed,
         drop_every: Some(400),

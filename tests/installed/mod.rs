@@ -107,8 +107,19 @@ impl Installation {
 
     pub fn socket(&self) -> PathBuf {
         let variable = "PENSTOCK_HTTP__SOCKET";
-        let set = self.variables.iter().find(|(name, _)| name == variable);
-        set.map_or_else(|| self.data.join("penstock.sock"), |(_, path)| path.into())
+        if let Some(path) = self.variable(variable) {
+            return path.into();
+        }
+        let name = match self.variable("WORKER_ID") {
+            None | Some("0") => "penstock.sock".to_owned(),
+            Some(id) => format!("penstock-{id}.sock"),
+        };
+        self.data.join(name)
+    }
+
+    fn variable(&self, name: &str) -> Option<&str> {
+        let set = self.variables.iter().find(|(other, _)| other == name);
+        set.map(|(_, value)| value.as_str())
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
@@ -228,11 +239,23 @@ impl Daemon {
     /// Waits until all up to this number is durable.
     pub async fn until_durable(&mut self, seq: u64) {
         let socket = self.socket.clone();
-        let durable = async || {
-            let metrics = get(&socket, "/metrics").await.unwrap_or_default();
-            metric(&metrics, "penstock_watermark_seq{").is_some_and(|at| at >= seq as f64)
-        };
+        let durable = async || watermark(&socket).await.is_some_and(|at| at >= seq);
         self.until(&format!("a watermark of {seq}"), durable).await;
+    }
+
+    /// The number up to which all is durable.
+    pub async fn watermark(&self) -> Option<u64> {
+        watermark(&self.socket).await
+    }
+
+    /// The first sample of its metrics that begins so.
+    pub async fn metric(&self, sample: &str) -> Option<f64> {
+        metric(&get(&self.socket, "/metrics").await?, sample)
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("it runs")
     }
 
     /// Waits until it serves HTTP, and gives its address.
@@ -242,7 +265,7 @@ impl Daemon {
     }
 
     pub fn signal(&self, signal: Signal) {
-        let id = self.child.id().and_then(|id| i32::try_from(id).ok());
+        let id = i32::try_from(self.id()).ok();
         let id = id.and_then(rustix::process::Pid::from_raw);
         rustix::process::kill_process(id.expect("it runs"), signal).expect("a signal");
     }
@@ -301,6 +324,11 @@ pub async fn get(socket: &Path, path: &str) -> Option<String> {
         .text()
         .await
         .ok()
+}
+
+async fn watermark(socket: &Path) -> Option<u64> {
+    let metrics = get(socket, "/metrics").await?;
+    metric(&metrics, "penstock_watermark_seq{").map(|seq| seq as u64)
 }
 
 /// The value of the first sample that begins so.

@@ -35,7 +35,8 @@ pub fn relay(world: &World, published: usize) -> RelayServer {
     RelayServer::start(world, options).expect("a relay")
 }
 
-async fn ask(url: &str) -> (u16, Value) {
+/// The status and body of an answer.
+pub async fn ask(url: &str) -> (u16, Value) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let answer = reqwest::get(url).await.expect("an answer");
     let status = answer.status().as_u16();

@@ -10,10 +10,12 @@ use super::super::times::{CLOCK_SAMPLES, Times};
 use super::Live;
 use crate::ledger::Resume;
 use crate::relay::DisconnectReason;
-use crate::store::StoreError;
+use crate::store::{Fact, StoreError};
 
 /// How often a wrong clock is looked at again.
 const CLOCK_CHECK: Duration = Duration::from_secs(1);
+/// How often a store that does not answer is asked again.
+const STORE_CHECK: Duration = Duration::from_secs(1);
 /// Samples that are enough to blame the clock when too many frames fail.
 const FEW_SAMPLES: usize = 10;
 /// Numbers before the start of a stream that are read again after a pause.
@@ -68,7 +70,7 @@ impl Live {
             () = shutdown.cancelled() => {}
         }
         self.parts.faults.resume(matches!(pause, Pause::Faults));
-        self.go_back().await?;
+        self.go_back(shutdown).await?;
         self.parts.status.pause(None);
         self.metrics.paused(pause.as_str(), false);
         tracing::info!("ingestion goes on behind the watermark");
@@ -76,13 +78,15 @@ impl Live {
     }
 
     /// Forgets the stream and goes on behind its watermark.
-    async fn go_back(&mut self) -> Result<(), StoreError> {
+    async fn go_back(&mut self, shutdown: &CancellationToken) -> Result<(), StoreError> {
         let left = std::mem::take(&mut self.progress);
         self.watched.send_replace(self.progress.clone());
         self.times = Times::default();
         self.current = None;
         self.tails.clear();
-        let facts = self.parts.recorder.facts().await?;
+        let Some(facts) = self.facts(shutdown).await? else {
+            return Ok(());
+        };
         self.go_on_behind(&facts);
         // A stream that began at the live head and of which nothing is durable yet has no fact. What came before its first
         // proven number is asked for again as well.
@@ -99,6 +103,22 @@ impl Live {
             self.tails.insert(origin.relay.clone(), tail);
         }
         Ok(())
+    }
+
+    /// Every fact; waits for a store that does not answer now. `None` at the shutdown.
+    async fn facts(&self, shutdown: &CancellationToken) -> Result<Option<Vec<Fact>>, StoreError> {
+        loop {
+            let read = self.parts.recorder.facts();
+            match shutdown.run_until_cancelled(read).await {
+                None => return Ok(None),
+                Some(Err(error @ StoreError::Unavailable(_))) => {
+                    tracing::warn!(%error, "ingestion goes on once the ledger can be read");
+                    let wait = tokio::time::sleep(STORE_CHECK);
+                    let _ = shutdown.run_until_cancelled(wait).await;
+                }
+                Some(read) => return read.map(Some),
+            }
+        }
     }
 
     /// Waits until our clock is no longer behind the frames.

@@ -140,15 +140,25 @@ impl Live {
         }
     }
 
-    /// Sets the tails of all relays behind these facts.
+    /// Sets the tails of all relays behind these facts. Where some slots were never read and all that a relay has is asked
+    /// for (a worker that has claimed nothing yet, and then another number of workers), it is read from its oldest frame.
     pub(super) fn go_on_behind(&mut self, facts: &[Fact]) {
         let mut relays: Vec<&str> = facts.iter().map(|fact| fact.relay.as_str()).collect();
         relays.sort_unstable();
         relays.dedup();
         for relay in relays {
-            if let Some(tail) = ledger::resume(facts, relay, self.parts.slots) {
-                self.tails.insert(relay.to_owned(), tail);
+            let Some(mut tail) = ledger::resume(facts, relay, self.parts.slots) else {
+                continue;
+            };
+            if self.parts.from_oldest && ledger::has_unread(facts, relay, self.parts.slots) {
+                tail = Resume {
+                    generation: tail.generation,
+                    seq: 0,
+                    time: 0,
+                    anchored: false,
+                };
             }
+            self.tails.insert(relay.to_owned(), tail);
         }
     }
 

@@ -14,8 +14,10 @@ use scylla::serialize::row::{RowSerializationContext, SerializeRow};
 use scylla::serialize::writers::RowWriter;
 use scylla::statement::batch::{Batch, BatchType};
 use scylla::statement::prepared::PreparedStatement;
+use tokio::sync::Semaphore;
 
 use super::cells::{HeadCell, RecordCell, StatusCell};
+use super::ScyllaOptions;
 use super::changes::{Stamps, Stripes, first, signed};
 use super::hints::{Hint, Months};
 use super::jobs::{Job, jobs};
@@ -27,13 +29,18 @@ use crate::store::{
 
 /// Jobs of one batch at once; the limiter decides how many requests there are.
 const AT_ONCE: usize = 256;
+/// Partitions of hints of one job at once: mostly there is one.
+const HINTS_AT_ONCE: usize = 4;
 
 /// Writes: batches, and what changes whole repositories (`changes`), repairs and the quarantine (`questions`).
 pub(super) struct Writes {
     pub(super) requests: Arc<Requests>,
     pub(super) statements: Arc<Statements>,
+    /// How long an acknowledged write may still be lost.
     pub(super) sync_lag: Duration,
     pub(super) stamps: Stamps,
+    /// One for each job of any batch that runs: what waits for the database takes memory, some 10 KiB each.
+    places: Semaphore,
     /// One writer at a time of a status.
     statuses: Stripes,
     /// One writer at a time of a repair or a row of the quarantine. Taken after `statuses`, never before.
@@ -55,25 +62,23 @@ enum RecordRow<'a> {
 }
 
 impl Writes {
-    /// Writes with these statements; `index`: whether `records_by_collection` is kept; `sync_lag`: how long an
-    /// acknowledged write may still be lost.
+    /// Writes with these statements into what the options name.
     pub fn new(
         requests: Arc<Requests>,
         statements: Arc<Statements>,
-        keyspace: String,
-        index: bool,
-        sync_lag: Duration,
+        options: &ScyllaOptions,
     ) -> Self {
         Self {
-            keyspace,
+            places: Semaphore::new(options.in_flight.clamp(1, Semaphore::MAX_PERMITS)),
+            keyspace: options.keyspace.clone(),
             ledger: OnceLock::new(),
             requests,
             statements,
-            sync_lag,
+            sync_lag: options.sync_lag,
             stamps: Stamps::default(),
             statuses: Stripes::new(),
             questions: Stripes::new(),
-            index,
+            index: options.index,
             months: Months::default(),
         }
     }
@@ -88,7 +93,19 @@ impl Writes {
         check_batch(batch)?;
         let mut running = FuturesUnordered::new();
         for job in jobs(batch) {
-            running.push(self.run(job));
+            let place = self.places.acquire();
+            tokio::pin!(place);
+            let place = loop {
+                tokio::select! {
+                    place = &mut place => break place.map_err(|_| StoreError::Closed)?,
+                    // What runs must not wait for what does not yet.
+                    Some(done) = running.next() => done?,
+                }
+            };
+            running.push(async move {
+                let _place = place;
+                self.run(job).await
+            });
             if running.len() >= AT_ONCE {
                 running.next().await.transpose()?;
             }
@@ -176,6 +193,9 @@ impl Writes {
         let mut running = FuturesUnordered::new();
         for ((collection, month), hints) in partitions {
             running.push(self.put_hints_of(collection, month, hints));
+            if running.len() >= HINTS_AT_ONCE {
+                running.next().await.transpose()?;
+            }
         }
         while let Some(done) = running.next().await {
             done?;
@@ -315,5 +335,23 @@ impl SerializeRow for RecordRow<'_> {
 
     fn is_empty(&self) -> bool {
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, F: Future>(_: impl FnOnce(&'static Writes, A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// docs/architecture.md adds up the memory of writes on their way by these.
+    #[test]
+    fn jobs_that_wait_are_small() {
+        let job = size(|writes, job: Job<'static>| writes.run(job));
+        let hints = size(|writes, hints| writes.put_hints_of("", 0, hints));
+        assert!(job <= 12 << 10, "{job}");
+        assert!(hints <= 10 << 10, "{hints}");
     }
 }

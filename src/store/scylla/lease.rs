@@ -250,7 +250,9 @@ impl Lease {
                     let written = self.rows.update(&self.ours, &found.session, self.row_ttl());
                     written.await?
                 }
-                (_, Some(found)) => return Err(StoreError::Lease(held(found, self.ttl))),
+                (_, Some(found)) => {
+                    return Err(StoreError::Lease(held(found, &self.ours, self.ttl)));
+                }
                 (_, None) => continue,
             };
             if !applied {
@@ -328,7 +330,10 @@ fn row_ttl(ttl: Duration) -> i32 {
 }
 
 /// Why somebody else's lease can't be ours.
-fn held(row: &Row, ttl: Duration) -> String {
+fn held(row: &Row, ours: &Row, ttl: Duration) -> String {
+    if ours.count == ALONE && row.count != ALONE {
+        return counted(row, ours, ttl);
+    }
     let (id, place, ttl) = (row.worker_id, whereabouts(&row.session), row_ttl(ttl));
     let what = if row.count == ALONE {
         " for an import"

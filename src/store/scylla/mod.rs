@@ -176,13 +176,7 @@ impl ScyllaStore {
             slots: options.slots,
             quarantine_max_bytes: options.quarantine_max_bytes,
         });
-        let writes = Writes::new(
-            requests.clone(),
-            Arc::new(statements),
-            options.keyspace,
-            options.index,
-            options.sync_lag,
-        );
+        let writes = Writes::new(requests.clone(), Arc::new(statements), &options);
         writes.same_ledger().await?;
         let upkeep = tokio::spawn(upkeep(reader.clone()));
         Ok(Self {

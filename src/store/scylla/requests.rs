@@ -81,7 +81,9 @@ impl Requests {
     /// Why the store takes no writes now; `None` while it does.
     pub fn trouble(&self) -> Option<String> {
         let lease = self.lease.as_ref().and_then(|lease| lease.trouble());
-        lease.or_else(|| self.trouble.cause())
+        // What writes were told is also why the lease could not be renewed, mostly.
+        let both = [lease, self.trouble.cause()].into_iter().flatten();
+        both.reduce(|lease, cause| format!("{lease}; {cause}"))
     }
 
     /// Ends all that is on its way or waits with [`StoreError::Closed`], and all that is asked for from now on.

@@ -1,6 +1,7 @@
 //! Connecting: contact points, authentication, TLS, and whose CQL it is.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
@@ -14,6 +15,11 @@ use super::server::Server;
 use super::statements::Levels;
 use crate::config;
 use crate::store::StoreError;
+
+/// How often a connection asks for a sign of life, and for how long it waits for one. A node that hangs is known by nothing
+/// else: until its connections are given up every third request or so is sent to it, and its silence looks like overload.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
+const SILENCE: Duration = Duration::from_secs(3);
 
 /// Longest text of an error that is passed on.
 const LONGEST: usize = 500;
@@ -49,6 +55,8 @@ pub(super) async fn connect(options: &ScyllaOptions) -> Result<Session, StoreErr
     let mut builder = SessionBuilder::new()
         .known_nodes(&options.nodes)
         .connection_timeout(options.connect_timeout)
+        .keepalive_interval(SIGN_OF_LIFE)
+        .keepalive_timeout(SILENCE)
         .fetch_schema_metadata(false)
         .default_execution_profile_handle(profile.into_handle());
     if let Some((user, password)) = &options.user {

@@ -51,7 +51,8 @@ fn a_row_is_taken_over_only_by_its_holder_and_only_at_the_start() {
 fn messages_name_the_holder_and_the_way_out() {
     let ttl = Duration::from_secs(30);
     let other = row("abc:/data", "00ff@db-host/17");
-    let why = held(&other, ttl);
+    let worker = row("abc:/other", "11@here/3");
+    let why = held(&other, &worker, ttl);
     for part in [
         "worker 1",
         "process 17 on db-host",

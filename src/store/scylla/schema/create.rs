@@ -49,11 +49,19 @@ pub(in super::super) async fn await_made(
 ) -> Result<(), StoreError> {
     let made = async {
         let mut look = tokio::time::interval(LOOK);
+        let mut waits = false;
         loop {
             look.tick().await;
             let found = found(session, layout).await?;
             if found.missing().is_empty() && found.version.is_some() {
                 return refuse(layout, &found);
+            }
+            if !waits {
+                waits = true;
+                tracing::info!(
+                    keyspace = layout.keyspace,
+                    "waiting for worker 0 to make the tables"
+                );
             }
         }
     };
