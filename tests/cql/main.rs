@@ -12,6 +12,7 @@ mod cluster;
 #[path = "../contract/mod.rs"]
 mod contract;
 mod every_store;
+mod faults;
 #[path = "../histories/mod.rs"]
 mod histories;
 mod installations;
@@ -21,8 +22,11 @@ mod keyspaces;
 #[path = "../crash/kills.rs"]
 mod kills;
 mod lease;
+mod logins;
 #[path = "../pds/mod.rs"]
 mod pds;
+mod proxy;
+mod schemas;
 mod servers;
 mod stores;
 #[path = "../subject/mod.rs"]

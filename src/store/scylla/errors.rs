@@ -29,6 +29,9 @@ const MISSING: &[&str] = &[
 /// Words of servers that call a value too large in an error without a code of its own.
 const TOO_LARGE: &[&str] = &["is too large", "is too big", "exceededmaxsize"];
 
+/// The label of a table that is missing, or other than it must be.
+pub(super) const SCHEMA: &str = "schema";
+
 /// What can be done about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -97,12 +100,12 @@ fn judge_answer(error: &DbError, message: &str) -> (Verdict, &'static str) {
         DbError::WriteFailure { .. } | DbError::ReadFailure { .. } => (Verdict::Again, "failure"),
         DbError::AuthenticationError | DbError::Unauthorized => (Verdict::Again, "denied"),
         DbError::Invalid | DbError::SyntaxError if has_any(message, MISSING) => {
-            (Verdict::Again, "schema")
+            (Verdict::Again, SCHEMA)
         }
         DbError::Invalid | DbError::SyntaxError => (Verdict::Never, "refused"),
         // Cassandra has no code for a mutation that is beyond its bound.
         DbError::ServerError if has_any(message, TOO_LARGE) => (Verdict::Never, "refused"),
-        DbError::Unprepared { .. } | DbError::ConfigError => (Verdict::Again, "schema"),
+        DbError::Unprepared { .. } | DbError::ConfigError => (Verdict::Again, SCHEMA),
         _ => (Verdict::Again, "server"),
     }
 }
@@ -116,7 +119,7 @@ fn has_any(message: &str, words: &[&str]) -> bool {
 mod tests {
     use std::time::Duration;
 
-    use scylla::errors::WriteType;
+    use scylla::errors::{OperationType, WriteType};
     use scylla::statement::Consistency;
 
     use super::*;
@@ -132,6 +135,14 @@ mod tests {
         let (received, required) = (1, 2);
         let cases = [
             (DbError::Overloaded, Verdict::Overload, "overloaded"),
+            (
+                DbError::RateLimitReached {
+                    op_type: OperationType::Write,
+                    rejected_by_coordinator: true,
+                },
+                Verdict::Overload,
+                "overloaded",
+            ),
             (
                 DbError::WriteTimeout {
                     consistency,

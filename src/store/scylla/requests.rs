@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::errors::{Failure, Verdict, classify};
+use super::errors::{Failure, SCHEMA, Verdict, classify};
 use super::limiter::Limiter;
 use crate::store::StoreError;
 use crate::telemetry::metrics as names;
@@ -45,6 +45,8 @@ pub(super) struct Requests {
     reads: Semaphore,
     closed: CancellationToken,
     trouble: Trouble,
+    /// How often a write found its table missing, or other than it must be.
+    losses: AtomicUsize,
     retries: Counter,
 }
 
@@ -70,6 +72,7 @@ impl Requests {
             reads: Semaphore::new((options.in_flight / 4).max(16)),
             closed: CancellationToken::new(),
             trouble: Trouble::default(),
+            losses: AtomicUsize::new(0),
             retries: names::STORE_RETRIES.with([]),
         }
     }
@@ -77,6 +80,11 @@ impl Requests {
     /// Why the store takes no writes now; `None` while it does.
     pub fn trouble(&self) -> Option<String> {
         self.trouble.cause()
+    }
+
+    /// How often a write found its table missing: once that changes, what was written before may be gone.
+    pub fn losses(&self) -> usize {
+        self.losses.load(SeqCst)
     }
 
     /// Ends all that is on its way or waits with [`StoreError::Closed`], and all that is asked for from now on.
@@ -224,6 +232,9 @@ impl Requests {
             }
             if failure.verdict == Verdict::Never {
                 return Err(StoreError::Refused(failure.words));
+            }
+            if failure.kind == SCHEMA {
+                self.losses.fetch_add(1, SeqCst);
             }
             waiting.failed(&self.trouble, table, &failure);
             self.retries.increment(1);
