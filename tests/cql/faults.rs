@@ -78,13 +78,13 @@ impl Shaken {
         in_time("a store without trouble", said).await
     }
 
-    /// The same; `None` where what writes has ended.
-    pub async fn trouble_of<T>(&self, writing: &JoinHandle<T>) -> Option<String> {
+    /// The same once it says this word; `None` where what writes has ended before.
+    pub async fn trouble_of<T>(&self, writing: &JoinHandle<T>, word: &str) -> Option<String> {
         let mut ticks = tokio::time::interval(LOOK);
         while !writing.is_finished() {
             ticks.tick().await;
             let trouble = self.trouble_now().await;
-            if trouble.is_some() {
+            if trouble.as_ref().is_some_and(|text| text.contains(word)) {
                 return trouble;
             }
         }

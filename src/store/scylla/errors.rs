@@ -1,4 +1,13 @@
 //! What an error of the driver means for the request: whether it may succeed later, and whether the servers had too much.
+//!
+//! Whatever is not plainly the fault of the values is tried again, for it may pass while the process runs:
+//!
+//! - A changed password or a dropped role: servers ask who we are when a connection begins, so those that there are go on,
+//!   and new ones are refused. Once none is left, writes wait, and go through when the user is let in again. The password
+//!   is read at start: after a change of it, restart.
+//! - A dropped keyspace or table: writes wait, and go through once it is made again, with the statements prepared anew by the
+//!   driver. What it held is gone, and the ledger does not know, so stop all workers before a keyspace is dropped, and
+//!   start them when it is there again.
 
 use scylla::errors::{BadQuery, DbError, ExecutionError, RequestAttemptError};
 
@@ -70,6 +79,9 @@ fn judge(error: &ExecutionError) -> (Verdict, &'static str) {
         ExecutionError::BadQuery(BadQuery::PartitionKeyExtraction) => (Verdict::Again, "driver"),
         ExecutionError::BadQuery(_) => (Verdict::Never, "refused"),
         ExecutionError::RequestTimeout(_) => (Verdict::Overload, "timeout"),
+        ExecutionError::ConnectionPoolError(error) if is_denied(&error.to_string()) => {
+            (Verdict::Again, "denied")
+        }
         ExecutionError::EmptyPlan | ExecutionError::ConnectionPoolError(_) => {
             (Verdict::Again, "connection")
         }
@@ -108,6 +120,11 @@ fn judge_answer(error: &DbError, message: &str) -> (Verdict, &'static str) {
         DbError::Unprepared { .. } | DbError::ConfigError => (Verdict::Again, SCHEMA),
         _ => (Verdict::Again, "server"),
     }
+}
+
+/// Whether a connection was refused for who we are; the driver tells the causes of connections as texts.
+pub(super) fn is_denied(text: &str) -> bool {
+    has_any(text, &["authenticat", "password", "credentials"])
 }
 
 fn has_any(message: &str, words: &[&str]) -> bool {

@@ -15,6 +15,7 @@ use scylla::policies::load_balancing::DefaultPolicy;
 use scylla::statement::{Consistency, SerialConsistency};
 
 use super::ScyllaOptions;
+use super::errors::is_denied;
 use super::server::Server;
 use super::statements::Levels;
 use crate::config;
@@ -54,7 +55,9 @@ pub(super) async fn connect(options: &ScyllaOptions) -> Result<Session, StoreErr
     let mut builder = SessionBuilder::new()
         .known_nodes(&options.nodes)
         .connection_timeout(options.connect_timeout)
-        .fetch_schema_metadata(false)
+        // Where the copies are and the names of the tables: without them no request goes to a replica.
+        .keyspaces_to_fetch([&options.keyspace])
+        .fetch_full_schema_metadata(false)
         .default_execution_profile_handle(profile.into_handle());
     if let Some((user, password)) = &options.user {
         builder = builder.user(user, password.expose());
@@ -82,9 +85,7 @@ fn refused(options: &ScyllaOptions, error: &NewSessionError) -> StoreError {
             "the certificate of the nodes {nodes} is refused: {cause}; {way_out}"
         ));
     }
-    // The driver tells the causes of its first connection as a text.
-    let denied = ["uthenticat", "password", "credentials"];
-    if denied.iter().any(|word| text.contains(word)) {
+    if is_denied(&text) {
         return StoreError::Denied(format!(
             "the nodes {nodes} refuse the user: {cause}; see store.scylla.user (SCYLLA_USER) and \
              store.scylla.password_file (SCYLLA_PASSWORD_FILE)"
