@@ -144,7 +144,7 @@ fn repair(did: &str, id: &str, reason: &str) -> Repair {
     }
 }
 
-fn fact(from_seq: u64, to_seq: u64) -> Fact {
+pub fn fact(from_seq: u64, to_seq: u64) -> Fact {
     Fact {
         relay: "relay.example".to_owned(),
         generation: 0,
@@ -293,10 +293,28 @@ pub async fn a_closed_store_says_so(store: &dyn Store) {
 
 const REMOVED: &str = "did:web:removed.example";
 const FETCHED: &str = "did:web:fetched.example";
-/// In a collection that was not there when the repository was fetched.
+/// In a collection that was not there when the repository was fetched: it comes after that,
 const UNKNOWN: (&str, &str, &str) = (FETCHED, "zz.example.unknown", "self");
+/// and another that came before.
+const UNLISTED: (&str, &str, &str) = (FETCHED, "aa.example.unlisted", "self");
+const LIKE: &str = "app.bsky.feed.like";
+/// One collection was removed, and of another one a snapshot was taken.
+const PARTLY: &str = "did:web:partly.example";
+const OFF: (&str, &str, &str) = (PARTLY, LIKE, "off");
+const GONE: (&str, &str, &str) = (PARTLY, POST, "gone");
 /// When all that is true was written.
 const NOW: u64 = 20;
+/// What no late write brings back.
+const HIDDEN: [(&str, &str, &str); 8] = [
+    (DID, POST, "deleted"),
+    (DID, POST, "never-seen"),
+    (REMOVED, POST, "a"),
+    (FETCHED, POST, "gone"),
+    UNKNOWN,
+    UNLISTED,
+    OFF,
+    GONE,
+];
 
 /// What was replaced, deleted, removed, or is not in a later snapshot stays so, however late it comes, and however the store
 /// merged what it has.
@@ -311,24 +329,34 @@ pub async fn late_writes_stay_hidden<S: Subject>(mut subject: S) {
     put(&mut batch, DID, "deleted", now, None);
     put(&mut batch, DID, "never-seen", now, None);
     put(&mut batch, FETCHED, "kept", now, Some(b"kept"));
+    put(&mut batch, PARTLY, "kept", now, Some(b"kept"));
+    put_at(&mut batch, UNLISTED, Tid::new(9, 0), Some(b"early"));
+    put_at(&mut batch, OFF, Tid::new(9, 0), Some(b"early"));
+    put_at(&mut batch, GONE, Tid::new(9, 0), Some(b"early"));
     store.apply(batch).await.unwrap();
-    let removal = Removal {
-        did: REMOVED.to_owned(),
-        scope: Scope::Repo,
-        version: NOW,
-        floor: true,
-    };
-    store.remove(removal).await.unwrap();
-    let done = SnapshotDone {
-        did: FETCHED.to_owned(),
-        scopes: vec![Scope::Repo],
-        complete: Complete {
-            rev: now,
+    let likes = Scope::Collection(LIKE.to_owned());
+    for (did, scope) in [(REMOVED, Scope::Repo), (PARTLY, likes)] {
+        let removal = Removal {
+            did: did.to_owned(),
+            scope,
             version: NOW,
-            filter: String::new(),
-        },
-    };
-    store.complete_snapshot(done).await.unwrap();
+            floor: true,
+        };
+        store.remove(removal).await.unwrap();
+    }
+    let posts = Scope::Collection(POST.to_owned());
+    for (did, scope) in [(FETCHED, Scope::Repo), (PARTLY, posts)] {
+        let done = SnapshotDone {
+            did: did.to_owned(),
+            scopes: vec![scope],
+            complete: Complete {
+                rev: now,
+                version: NOW,
+                filter: String::new(),
+            },
+        };
+        store.complete_snapshot(done).await.unwrap();
+    }
     drop(store);
     only_what_is_true(&subject, "at first").await;
     for round in ["", ", after a merge", ", opened again"] {
@@ -343,13 +371,13 @@ pub async fn late_writes_stay_hidden<S: Subject>(mut subject: S) {
     // What is newer is not hidden by any of it.
     let store = subject.store();
     let newer = Tid::new(NOW + 1, 0);
-    for (did, rkey) in [(DID, "deleted"), (REMOVED, "a"), (FETCHED, "gone")] {
-        store
-            .apply(one(did, rkey, newer, Some(b"new")))
-            .await
-            .unwrap();
-        let record = store.record(did, POST, rkey).await.unwrap();
-        assert_eq!(record.map(|record| record.rev), Some(newer), "{did} {rkey}");
+    for path in HIDDEN {
+        let mut batch = WriteBatch::new();
+        put_at(&mut batch, path, newer, Some(b"new"));
+        store.apply(batch).await.unwrap();
+        let (did, collection, rkey) = path;
+        let record = store.record(did, collection, rkey).await.unwrap();
+        assert_eq!(record.map(|record| record.rev), Some(newer), "{path:?}");
     }
 }
 
@@ -369,9 +397,12 @@ async fn write_late(store: &dyn Store) {
         );
         put(&mut batch, REMOVED, "a", rev, Some(b"late"));
         put(&mut batch, REMOVED, "b", rev, Some(b"late"));
+        put_at(&mut batch, OFF, rev, Some(b"late"));
         if micros < NOW {
             put(&mut batch, FETCHED, "gone", rev, Some(b"late"));
-            put_at(&mut batch, UNKNOWN, rev, Some(b"late"));
+            for path in [UNKNOWN, UNLISTED, GONE] {
+                put_at(&mut batch, path, rev, Some(b"late"));
+            }
         }
         store.apply(batch).await.unwrap();
     }
@@ -390,15 +421,17 @@ async fn only_what_is_true<S: Subject>(subject: &S, when: &str) {
         .map(|row| (row.did.as_str(), row.rkey.as_str(), row.record.as_slice()))
         .collect();
     found.sort_unstable();
-    let kept = &b"kept"[..];
-    assert_eq!(
-        found,
-        [(DID, "kept", kept), (FETCHED, "kept", kept)],
-        "{}, {when}",
-        S::NAME
-    );
-    for (did, collection, rkey) in [(DID, POST, "deleted"), (REMOVED, POST, "a"), UNKNOWN] {
+    let kept = [DID, FETCHED, PARTLY].map(|did| (did, "kept", &b"kept"[..]));
+    assert_eq!(found, kept, "{}, {when}", S::NAME);
+    for (did, collection, rkey) in HIDDEN {
         let record = store.record(did, collection, rkey).await.unwrap();
         assert_eq!(record, None, "{}, {when}", S::NAME);
+    }
+    // Nor does the index tell of any.
+    for (collection, wanted) in [(POST, 3), (LIKE, 0), (UNKNOWN.1, 0), (UNLISTED.1, 0)] {
+        let newest = store.newest(collection, 100, None).await.unwrap().items;
+        let is_kept = newest.iter().all(|entry| entry.rkey == "kept");
+        let said = (newest.len(), is_kept);
+        assert_eq!(said, (wanted, true), "{}, {when}: {newest:?}", S::NAME);
     }
 }

@@ -100,12 +100,9 @@ async fn a_daemon_whose_lease_is_taken_away_ends_and_names_who_has_it() {
     let installation =
         Installation::over(&backend, &relay.url()).with("PENSTOCK_STORE__SCYLLA__LEASE", "2s");
     let mut daemon = running(&installation).await;
-    let statement = format!(
-        "UPDATE {}.workers USING TTL 60 SET worker_count = 1, holder = 'm:/other', session = 'x@thief/77', since = 1 WHERE \
-         worker_id = 0 IF EXISTS",
-        cql.0.name()
-    );
-    cql.0.run(&statement).await;
+    let theft = "UPDATE KS.workers USING TTL 60 SET worker_count = 1, holder = 'm:/other', session = 'x@thief/77', since = 1 \
+                 WHERE worker_id = 0 IF EXISTS";
+    cql.0.run(theft).await;
     let status = daemon.wait().await;
     let words = daemon.words();
     assert_eq!(status.code(), Some(75), "{words}");

@@ -42,6 +42,13 @@ impl Deref for Where {
 }
 
 impl Keyspace {
+    /// As [`Keyspace::fresh`], outside of a runtime.
+    pub fn fresh_blocking() -> Option<Self> {
+        let thread = std::thread::current();
+        let test = thread.name().unwrap_or("cql");
+        Cluster::shared_blocking(test).map(Self::on)
+    }
+
     /// On the shared cluster; `None`, and a word on it, where there is none.
     pub async fn fresh() -> Option<Self> {
         // The harness names a test's thread after it.
@@ -67,6 +74,11 @@ impl Keyspace {
             name,
             copies,
         }
+    }
+
+    /// Where it is.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
     }
 
     /// What sets a penstock process to it.
@@ -122,16 +134,23 @@ impl Keyspace {
         rows.rows_num() > 0
     }
 
-    /// Its name.
-    pub fn name(&self) -> &str {
-        &self.name
+    /// Runs a statement, in which `KS` stands for its name.
+    pub async fn run(&self, statement: &str) {
+        let statement = statement.replace("KS", &self.name);
+        let ran = session(&self.cluster)
+            .await
+            .query_unpaged(&*statement, ())
+            .await;
+        ran.map(drop).expect(&statement);
     }
 
-    /// Runs a statement as somebody else than Penstock would.
-    pub async fn run(&self, statement: &str) {
-        let done = session(&self.cluster).await;
-        let done = done.query_unpaged(statement, ()).await;
-        done.unwrap_or_else(|error| panic!("{statement}: {error}"));
+    /// For how many seconds a table of it keeps tombstones.
+    pub async fn gc_grace_seconds(&self, table: &str) -> i32 {
+        let query = "SELECT gc_grace_seconds FROM system_schema.tables WHERE keyspace_name = ? AND table_name = ?";
+        let session = session(&self.cluster).await;
+        let found = session.query_unpaged(query, (&self.name, table)).await;
+        let rows = found.expect("an answer").into_rows_result().expect("rows");
+        rows.single_row::<(i32,)>().expect("a table").0
     }
 
     /// Flushes and compacts all of it, which takes seconds.

@@ -13,6 +13,7 @@ mod cluster;
 mod contract;
 mod every_store;
 mod exits;
+mod faults;
 #[path = "../histories/mod.rs"]
 mod histories;
 mod installations;
@@ -22,9 +23,12 @@ mod keyspaces;
 #[path = "../crash/kills.rs"]
 mod kills;
 mod lease;
+mod logins;
 mod nodes;
 #[path = "../pds/mod.rs"]
 mod pds;
+mod proxy;
+mod schemas;
 mod servers;
 mod stores;
 #[path = "../subject/mod.rs"]

@@ -16,8 +16,8 @@ use scylla::statement::batch::{Batch, BatchType};
 use scylla::statement::prepared::PreparedStatement;
 use tokio::sync::Semaphore;
 
-use super::cells::{HeadCell, RecordCell, StatusCell};
 use super::ScyllaOptions;
+use super::cells::{HeadCell, RecordCell, StatusCell};
 use super::changes::{Stamps, Stripes, first, signed};
 use super::hints::{Hint, Months};
 use super::jobs::{Job, jobs};
@@ -209,20 +209,23 @@ impl Writes {
         month: i32,
         hints: Vec<Hint<'_>>,
     ) -> Result<(), StoreError> {
+        let statement = |hint: &Hint<'_>| match hint.cid {
+            Some(_) => &self.statements.put_hint,
+            None => &self.statements.delete_hint,
+        };
+        self.write_rows("records_by_collection", &hints, statement)
+            .await?;
         let puts = hints.iter().any(|hint| hint.cid.is_some());
-        if puts && !self.months.has(collection, month) {
+        // Asked only now: while the hints waited the tables may have been made anew.
+        let losses = self.requests.losses();
+        if puts && !self.months.has(collection, month, losses) {
             let statement = &self.statements.put_month;
             self.requests
                 .write("collection_months", statement, (collection, month))
                 .await?;
             self.months.add(collection, month);
         }
-        let statement = |hint: &Hint<'_>| match hint.cid {
-            Some(_) => &self.statements.put_hint,
-            None => &self.statements.delete_hint,
-        };
-        self.write_rows("records_by_collection", &hints, statement)
-            .await
+        Ok(())
     }
 
     /// Rows of one partition: one on its own, several as one mutation.

@@ -1,4 +1,13 @@
 //! What an error of the driver means for the request: whether it may succeed later, and whether the servers had too much.
+//!
+//! Whatever is not plainly the fault of the values is tried again, for it may pass while the process runs:
+//!
+//! - A changed password or a dropped role: servers ask who we are when a connection begins, so those that there are go on,
+//!   and new ones are refused. Once none is left, writes wait, and go through when the user is let in again. The password
+//!   is read at start: after a change of it, restart.
+//! - A dropped keyspace or table: writes wait, and go through once it is made again, with the statements prepared anew by the
+//!   driver. What it held is gone, so nothing is claimed in a ledger that is not the one of the start: the process ends, and
+//!   the next one begins with what the new ledger says.
 
 use scylla::errors::{BadQuery, DbError, ExecutionError, RequestAttemptError};
 
@@ -28,6 +37,9 @@ const MISSING: &[&str] = &[
 
 /// Words of servers that call a value too large in an error without a code of its own.
 const TOO_LARGE: &[&str] = &["is too large", "is too big", "exceededmaxsize"];
+
+/// The label of a table that is missing, or other than it must be.
+pub(super) const SCHEMA: &str = "schema";
 
 /// What can be done about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +79,9 @@ fn judge(error: &ExecutionError) -> (Verdict, &'static str) {
         ExecutionError::BadQuery(BadQuery::PartitionKeyExtraction) => (Verdict::Again, "driver"),
         ExecutionError::BadQuery(_) => (Verdict::Never, "refused"),
         ExecutionError::RequestTimeout(_) => (Verdict::Overload, "timeout"),
+        ExecutionError::ConnectionPoolError(error) if is_denied(&error.to_string()) => {
+            (Verdict::Again, "denied")
+        }
         ExecutionError::EmptyPlan | ExecutionError::ConnectionPoolError(_) => {
             (Verdict::Again, "connection")
         }
@@ -97,14 +112,19 @@ fn judge_answer(error: &DbError, message: &str) -> (Verdict, &'static str) {
         DbError::WriteFailure { .. } | DbError::ReadFailure { .. } => (Verdict::Again, "failure"),
         DbError::AuthenticationError | DbError::Unauthorized => (Verdict::Again, "denied"),
         DbError::Invalid | DbError::SyntaxError if has_any(message, MISSING) => {
-            (Verdict::Again, "schema")
+            (Verdict::Again, SCHEMA)
         }
         DbError::Invalid | DbError::SyntaxError => (Verdict::Never, "refused"),
         // Cassandra has no code for a mutation that is beyond its bound.
         DbError::ServerError if has_any(message, TOO_LARGE) => (Verdict::Never, "refused"),
-        DbError::Unprepared { .. } | DbError::ConfigError => (Verdict::Again, "schema"),
+        DbError::Unprepared { .. } | DbError::ConfigError => (Verdict::Again, SCHEMA),
         _ => (Verdict::Again, "server"),
     }
+}
+
+/// Whether a connection was refused for who we are; the driver tells the causes of connections as texts.
+pub(super) fn is_denied(text: &str) -> bool {
+    has_any(text, &["authenticat", "password", "credentials"])
 }
 
 fn has_any(message: &str, words: &[&str]) -> bool {
@@ -116,7 +136,7 @@ fn has_any(message: &str, words: &[&str]) -> bool {
 mod tests {
     use std::time::Duration;
 
-    use scylla::errors::WriteType;
+    use scylla::errors::{OperationType, WriteType};
     use scylla::statement::Consistency;
 
     use super::*;
@@ -132,6 +152,14 @@ mod tests {
         let (received, required) = (1, 2);
         let cases = [
             (DbError::Overloaded, Verdict::Overload, "overloaded"),
+            (
+                DbError::RateLimitReached {
+                    op_type: OperationType::Write,
+                    rejected_by_coordinator: true,
+                },
+                Verdict::Overload,
+                "overloaded",
+            ),
             (
                 DbError::WriteTimeout {
                     consistency,

@@ -89,26 +89,40 @@ impl SerializeRow for Hint<'_> {
 
 /// The months that this process wrote already, by collection. Bounded: forgetting one costs a write.
 #[derive(Debug, Default)]
-pub(super) struct Months(Mutex<(usize, HashMap<String, HashSet<i32>>)>);
+pub(super) struct Months(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    count: usize,
+    months: HashMap<String, HashSet<i32>>,
+    /// How often the tables had been missing when these were written.
+    losses: usize,
+}
 
 impl Months {
-    /// Whether it was written.
-    pub fn has(&self, collection: &str, month: i32) -> bool {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let months = known.1.get(collection);
+    /// Whether it was written, into tables that were missing so often before: where they are new, nothing was.
+    pub fn has(&self, collection: &str, month: i32, losses: usize) -> bool {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.losses != losses {
+            *known = Known {
+                losses,
+                ..Known::default()
+            };
+        }
+        let months = known.months.get(collection);
         months.is_some_and(|months| months.contains(&month))
     }
 
     /// It was written.
     pub fn add(&self, collection: &str, month: i32) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (count, months) = &mut *known;
-        if *count >= REMEMBERED {
-            *count = 0;
-            months.clear();
+        if known.count >= REMEMBERED {
+            known.count = 0;
+            known.months.clear();
         }
-        let months = months.entry(collection.to_owned()).or_default();
-        *count += usize::from(months.insert(month));
+        let months = known.months.entry(collection.to_owned()).or_default();
+        let is_new = months.insert(month);
+        known.count += usize::from(is_new);
     }
 }
 
@@ -134,16 +148,24 @@ mod tests {
     #[test]
     fn months_are_remembered_within_a_bound() {
         let months = Months::default();
-        assert!(!months.has("a.b.c", 1));
+        let has = |collection, month| months.has(collection, month, 0);
+        assert!(!has("a.b.c", 1));
         months.add("a.b.c", 1);
         months.add("a.b.c", 1);
-        assert!(months.has("a.b.c", 1) && !months.has("a.b.c", 2) && !months.has("a.b.d", 1));
+        assert!(has("a.b.c", 1) && !has("a.b.c", 2) && !has("a.b.d", 1));
         for month in 0..REMEMBERED {
             months.add("a.b.d", i32::try_from(month).unwrap());
         }
-        assert!(
-            !months.has("a.b.c", 1),
-            "what no longer fits is written again"
-        );
+        assert!(!has("a.b.c", 1), "what no longer fits is written again");
+    }
+
+    #[test]
+    fn months_of_tables_that_were_lost_are_written_again() {
+        let months = Months::default();
+        months.add("a.b.c", 1);
+        assert!(months.has("a.b.c", 1, 0));
+        assert!(!months.has("a.b.c", 1, 2));
+        months.add("a.b.c", 1);
+        assert!(months.has("a.b.c", 1, 2));
     }
 }

@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::errors::{Failure, Verdict, classify};
+use super::errors::{Failure, SCHEMA, Verdict, classify};
 use super::lease::Lease;
 use super::limiter::{Limiter, Permit};
 use crate::store::StoreError;
@@ -48,6 +48,8 @@ pub(super) struct Requests {
     reads: Semaphore,
     closed: CancellationToken,
     trouble: Trouble,
+    /// How often a write found its table missing, or other than it must be.
+    losses: AtomicUsize,
     retries: Counter,
 }
 
@@ -74,6 +76,7 @@ impl Requests {
             reads: Semaphore::new((options.in_flight / 4).max(16)),
             closed: CancellationToken::new(),
             trouble: Trouble::default(),
+            losses: AtomicUsize::new(0),
             retries: names::STORE_RETRIES.with([]),
         }
     }
@@ -84,6 +87,11 @@ impl Requests {
         // What writes were told is also why the lease could not be renewed, mostly.
         let both = [lease, self.trouble.cause()].into_iter().flatten();
         both.reduce(|lease, cause| format!("{lease}; {cause}"))
+    }
+
+    /// How often a write found its table missing: once that changes, what was written before may be gone.
+    pub fn losses(&self) -> usize {
+        self.losses.load(SeqCst)
     }
 
     /// Ends all that is on its way or waits with [`StoreError::Closed`], and all that is asked for from now on.
@@ -232,6 +240,9 @@ impl Requests {
             }
             if failure.verdict == Verdict::Never {
                 return Err(StoreError::Refused(failure.words));
+            }
+            if failure.kind == SCHEMA {
+                self.losses.fetch_add(1, SeqCst);
             }
             waiting.failed(&self.trouble, table, &failure);
             self.retries.increment(1);

@@ -1,16 +1,22 @@
 //! Connecting: contact points, authentication, TLS, and whose CQL it is.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::{CertificateError, Error as TlsError};
 use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
-use scylla::errors::{DbError, ExecutionError, RequestAttemptError};
+use scylla::errors::{
+    ConnectionError, ConnectionPoolError, DbError, ExecutionError, MetadataError, NewSessionError,
+    RequestAttemptError,
+};
 use scylla::policies::load_balancing::DefaultPolicy;
 use scylla::statement::{Consistency, SerialConsistency};
 
 use super::ScyllaOptions;
+use super::errors::is_denied;
 use super::server::Server;
 use super::statements::Levels;
 use crate::config;
@@ -57,7 +63,9 @@ pub(super) async fn connect(options: &ScyllaOptions) -> Result<Session, StoreErr
         .connection_timeout(options.connect_timeout)
         .keepalive_interval(SIGN_OF_LIFE)
         .keepalive_timeout(SILENCE)
-        .fetch_schema_metadata(false)
+        // Where the copies are and the names of the tables: without them no request goes to a replica.
+        .keyspaces_to_fetch([&options.keyspace])
+        .fetch_full_schema_metadata(false)
         .default_execution_profile_handle(profile.into_handle());
     if let Some((user, password)) = &options.user {
         builder = builder.user(user, password.expose());
@@ -65,21 +73,75 @@ pub(super) async fn connect(options: &ScyllaOptions) -> Result<Session, StoreErr
     if let Some(tls) = &options.tls {
         builder = builder.tls_context(Some(Arc::clone(tls)));
     }
-    builder.build().await.map_err(|error| {
-        let (nodes, text) = (options.nodes.join(","), error.to_string());
-        let cause = explain(&text);
-        // The driver tells the causes of its first connection as a text.
-        let denied = ["uthenticat", "password", "credentials"];
-        match denied.iter().any(|word| text.contains(word)) {
-            true => StoreError::Denied(format!(
-                "the nodes {nodes} refuse the user: {cause}; see store.scylla.user (SCYLLA_USER) and \
-                 store.scylla.password_file (SCYLLA_PASSWORD_FILE)"
-            )),
-            false => StoreError::Unavailable(format!(
-                "no node of {nodes} (store.scylla.nodes, SCYLLA_NODES) can be used: {cause}"
-            )),
+    let connected = builder.build().await;
+    connected.map_err(|error| refused(options, &error))
+}
+
+/// What a connection that failed means, and what to set.
+fn refused(options: &ScyllaOptions, error: &NewSessionError) -> StoreError {
+    let nodes = options.nodes.join(",");
+    let text = error.to_string();
+    let cause = explain(&text);
+    if let Some(TlsError::InvalidCertificate(why)) = tls_error(error) {
+        let way_out = match why {
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                "it must hold the names in store.scylla.nodes (SCYLLA_NODES), and the addresses of all nodes"
+            }
+            _ => "if the authority is your own, name its PEM file in net.ca_file",
+        };
+        return StoreError::Denied(format!(
+            "the certificate of the nodes {nodes} is refused: {cause}; {way_out}"
+        ));
+    }
+    if is_denied(&text) {
+        return StoreError::Denied(format!(
+            "the nodes {nodes} refuse the user: {cause}; see store.scylla.user (SCYLLA_USER) and \
+             store.scylla.password_file (SCYLLA_PASSWORD_FILE)"
+        ));
+    }
+    let doubt = match (&options.tls, is_garbled(error)) {
+        (_, false) => "",
+        (Some(_), true) => "; does this port speak TLS, as store.scylla.tls says?",
+        (None, true) => "; if this port speaks TLS only, set store.scylla.tls",
+    };
+    StoreError::Unavailable(format!(
+        "no node of {nodes} (store.scylla.nodes, SCYLLA_NODES) can be used: {cause}{doubt}"
+    ))
+}
+
+/// What the last connection failed with.
+fn last_connection(error: &NewSessionError) -> Option<&ConnectionError> {
+    match error {
+        NewSessionError::MetadataError(MetadataError::ConnectionPoolError(
+            ConnectionPoolError::Broken {
+                last_connection_error,
+            },
+        )) => Some(last_connection_error),
+        _ => None,
+    }
+}
+
+fn tls_error(error: &NewSessionError) -> Option<&TlsError> {
+    match last_connection(error)? {
+        ConnectionError::IoError(error) => error.get_ref()?.downcast_ref(),
+        _ => None,
+    }
+}
+
+/// Whether somebody is there who speaks otherwise than we do.
+fn is_garbled(error: &NewSessionError) -> bool {
+    match last_connection(error) {
+        Some(ConnectionError::IoError(error)) => {
+            matches!(
+                error.kind(),
+                ErrorKind::InvalidData | ErrorKind::UnexpectedEof
+            )
         }
-    })
+        Some(
+            ConnectionError::BrokenConnection(_) | ConnectionError::ConnectionSetupRequestError(_),
+        ) => true,
+        _ => false,
+    }
 }
 
 /// Asks whose CQL it is.
