@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::stream;
 use penstock::decode::time::format_datetime;
-use penstock::decode::{Cid, Tid};
+use penstock::decode::Tid;
 use penstock::slot::slot_of;
 use penstock::store::WriteBatch;
 use penstock::store::scylla::ScyllaOptions;
@@ -81,7 +81,7 @@ pub fn rows(batch: &WriteBatch, index: bool) -> Vec<Row> {
         let (month, slot) = (month(write.rkey), i32::from(slot_of(write.did)));
         match write.body {
             Some(body) => {
-                let cid = Cid::to_bytes(&body.cid);
+                let cid = body.cid.to_bytes();
                 let cell = Cell::of(&[&write.rev.encode(), &cid, body.record]);
                 rows.push(Row::PutRecord(key(), cell, at));
                 let rev = write.rev.to_string();
@@ -178,7 +178,8 @@ impl Bare {
         for part in parts {
             let bare = self.clone();
             tasks.spawn(async move {
-                let sending = stream::iter(&part).map(|row| bare.send(row));
+                let bare = &bare;
+                let sending = stream::iter(part).map(|row| async move { bare.send(&row).await });
                 sending.buffer_unordered(at_once).collect::<Vec<_>>().await
             });
         }

@@ -11,6 +11,7 @@ use penstock::store::{
 
 use crate::cluster::Cluster;
 use crate::keyspaces::Keyspace;
+use crate::sizes;
 use crate::spans::percentiles;
 use crate::writes::{did, record};
 
@@ -31,19 +32,9 @@ const SHARES: [(&str, u64); 4] = [
 ];
 /// How often a question is asked.
 const TIMES: u64 = 50;
-/// Rows of `nodetool tablestats` that tell of size.
-const SIZES: [&str; 5] = [
-    "Space used (live)",
-    "SSTable count",
-    "SSTable Compression Ratio",
-    "Compacted partition maximum bytes",
-    "Number of partitions (estimate)",
-];
-
 struct Large {
     cluster: &'static Cluster,
     keyspace: Keyspace,
-    name: String,
     store: Arc<ScyllaStore>,
     did: String,
     records: u64,
@@ -57,10 +48,8 @@ pub async fn run(cluster: &'static Cluster, records: u64) {
         sync_lag: Duration::ZERO,
         ..keyspace.options()
     };
-    let name = options.keyspace.clone();
     let large = Large {
         cluster,
-        name,
         store: Arc::new(ScyllaStore::open(options).await.unwrap()),
         keyspace,
         did: did(&mut fastrand::Rng::with_seed(7)),
@@ -150,22 +139,8 @@ impl Large {
         println!("range delete below {version} and the entry of the snapshot: {:.1?}", began.elapsed());
     }
 
-    /// Flushes and compacts, and tells the sizes. A person's cluster can't be told to.
     async fn merge(&self) {
-        if !self.cluster.is_own() {
-            println!("not merged: look at nodetool tablestats {}", self.name);
-            return;
-        }
-        let began = Instant::now();
-        self.keyspace.merge().await;
-        println!("flush and major compaction: {:.1?}", began.elapsed());
-        for table in ["records", "records_by_collection"] {
-            let of = format!("{}.{table}", self.name);
-            let told = self.cluster.nodetool(1, &["tablestats", &of]).await;
-            let lines = told.lines().map(str::trim);
-            let sizes = lines.filter(|line| SIZES.iter().any(|name| line.starts_with(name)));
-            println!("  {table}: {}", sizes.collect::<Vec<_>>().join(", "));
-        }
+        sizes::merge(self.cluster, &self.keyspace, &["records", "records_by_collection"]).await;
     }
 
     fn likes(&self, limit: usize) -> RecordsQuery {

@@ -16,6 +16,7 @@ mod cluster;
 #[path = "../../tests/cql/keyspaces.rs"]
 mod keyspaces;
 mod large;
+mod sizes;
 mod spans;
 mod speed;
 mod writes;

@@ -11,6 +11,7 @@ use penstock::store::{Store, WriteBatch};
 use crate::bare::{Bare, Row, rows};
 use crate::cluster::Cluster;
 use crate::keyspaces::Keyspace;
+use crate::sizes;
 use crate::spans::{cpu_seconds, median, percentiles};
 use crate::writes::Source;
 
@@ -58,11 +59,13 @@ pub async fn run(cluster: &'static Cluster, in_flight: usize, rounds: u64) {
         ..keyspace.options()
     };
     let mut source = Source::new();
+    let mut indexed = 0;
     for index in [false, true] {
         let options = ScyllaOptions {
             index,
             ..options.clone()
         };
+        let before = source.commits();
         let store = Arc::new(ScyllaStore::open(options.clone()).await.unwrap());
         let bare = Arc::new(Bare::connect(&options).await);
         let mut pair = Pair {
@@ -79,7 +82,11 @@ pub async fn run(cluster: &'static Cluster, in_flight: usize, rounds: u64) {
             pair.time_single(in_flight).await;
         }
         pair.store.close().await.unwrap();
+        indexed = source.commits() - before;
     }
+    let tables = ["records", "records_by_collection", "repos"];
+    sizes::merge(cluster, &keyspace, &tables).await;
+    println!("  of {} commits, the index of {indexed}", source.commits());
 }
 
 struct Pair<'a> {

@@ -64,6 +64,11 @@ impl Source {
         }
     }
 
+    /// How many there were.
+    pub fn commits(&self) -> u64 {
+        self.next
+    }
+
     /// A batch of so many commits: a record and a revision each.
     pub fn batch(&mut self, commits: u64) -> WriteBatch {
         let mut batch = WriteBatch::new();
