@@ -29,8 +29,8 @@ pub(super) async fn run(config: Config, args: DumpArgs) -> Result<Exit, Failure>
 pub(super) async fn run_full(config: Config) -> Result<Exit, Failure> {
     let opened = storage::open_existing(&config).await.map_err(in_use)?;
     let store = opened.ok_or_else(|| {
-        let dir = config.store.embedded.dir.display();
-        Failure::new(Exit::Failed, format!("there is no store in {dir}"))
+        let name = storage::name(&config);
+        Failure::new(Exit::Failed, format!("there is no store in {name}"))
     })?;
     let mut progress = Progress::new(true);
     let now = SystemClock.now_micros();

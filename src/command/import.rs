@@ -19,7 +19,7 @@ const IN: usize = 1 << 20;
 /// Imports a file, or standard input; makes the store where there is none.
 pub(super) async fn run(config: Config, args: ImportArgs) -> Result<Exit, Failure> {
     let input = open(&args.file)?;
-    let store = storage::open(&config).await.map_err(in_use)?;
+    let store = storage::open_alone(&config).await.map_err(in_use)?;
     let mut progress = Progress::new(false);
     let options = ImportOptions {
         now: SystemClock.now_micros(),

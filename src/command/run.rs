@@ -27,12 +27,19 @@ pub(super) async fn run(config: Config) -> Result<Exit, Failure> {
     tracing::info!(
         version = VERSION,
         worker = config.worker.id,
-        store = %config.store.embedded.dir.display(),
+        store = storage::name(&config),
         "penstock starts"
     );
-    let store = storage::open(&config).await?;
-    daemon::run(&config, store.clone(), Arc::new(SystemClock), stop).await?;
-    match tokio::time::timeout(CLOSE, store.close()).await {
+    // A worker may wait long for a database, or for the one that makes its tables.
+    let store = tokio::select! {
+        store = storage::open_for_worker(&config) => store?,
+        () = stop.cancelled() => return Ok(Exit::Done),
+    };
+    let ended = daemon::run(&config, store.clone(), Arc::new(SystemClock), stop).await;
+    // Whatever ended it: a lease that is given back lets another one start at once.
+    let closed = tokio::time::timeout(CLOSE, store.close()).await;
+    ended?;
+    match closed {
         Ok(closed) => closed?,
         Err(_) => tracing::warn!("the store is still busy: a restart reads a little more again"),
     }
@@ -66,7 +73,7 @@ impl From<DaemonError> for Failure {
         let exit = match &error {
             DaemonError::Store(store) => match store.as_ref() {
                 StoreError::Format { .. } | StoreError::Corrupt { .. } => Exit::Failed,
-                StoreError::Schema(_) => Exit::Config,
+                StoreError::Schema(_) | StoreError::Denied(_) => Exit::Config,
                 _ => Exit::Later,
             },
             _ => Exit::Failed,

@@ -1,6 +1,7 @@
-//! Where commands read: a running daemon by its socket, else the embedded store, opened by the command itself.
+//! Where commands read: a running daemon by its socket, else the store, opened by the command itself. A database is always
+//! asked itself, for nobody has it alone.
 //!
-//! Both answer by the same routes. A command never makes a store: where there is none, it says so.
+//! All answer by the same routes. A command never makes a store: where there is none, it says so.
 
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -32,12 +33,7 @@ impl Source {
     /// The daemon's socket if a process answers on it, else the store itself.
     pub(super) async fn open(config: &Config) -> Result<Self, Failure> {
         let socket = &config.http.socket;
-        let live = server::is_live(socket).await;
-        let live = live.map_err(|error| {
-            let socket = socket.display();
-            Failure::new(Exit::Failed, format!("the socket {socket}: {error}"))
-        })?;
-        if live {
+        if !storage::is_cql(config) && is_live(socket).await? {
             let client = Client::socket(socket)?;
             return Ok(Self {
                 client,
@@ -156,16 +152,26 @@ impl DaemonStatus for NoDaemon {
     }
 }
 
+async fn is_live(socket: &Path) -> Result<bool, Failure> {
+    let live = server::is_live(socket).await;
+    live.map_err(|error| {
+        let socket = socket.display();
+        Failure::new(Exit::Failed, format!("the socket {socket}: {error}"))
+    })
+}
+
 async fn open_store(config: &Config, socket: &Path) -> Result<Arc<dyn Store>, Failure> {
-    let dir = &config.store.embedded.dir;
     match storage::open_existing(config).await {
         Ok(Some(store)) => Ok(store),
         Ok(None) => Err(Failure::new(
             Exit::Failed,
             format!(
-                "there is no store in {}: start 'penstock run' first, or name the store's folder by DATA_DIR or \
-                 store.embedded.dir",
-                dir.display()
+                "there is no store in {}: start 'penstock run' first, or name {}",
+                storage::name(config),
+                match storage::is_cql(config) {
+                    true => "the keyspace by SCYLLA_KEYSPACE or store.scylla.keyspace",
+                    false => "the store's folder by DATA_DIR or store.embedded.dir",
+                }
             ),
         )),
         Err(StoreError::Locked(dir)) => Err(Failure::new(

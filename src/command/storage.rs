@@ -8,7 +8,8 @@ use crate::config::{Config, Secret};
 use crate::relay;
 use crate::slot::SlotSet;
 use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
-use crate::store::scylla::{ScyllaOptions, ScyllaStore};
+use crate::store::scylla::lease::ALONE;
+use crate::store::scylla::{LeaseTerms, ScyllaOptions, ScyllaStore};
 use crate::store::{Store, StoreError};
 
 /// Whether it is the CQL store.
@@ -16,21 +17,62 @@ pub(super) fn is_cql(config: &Config) -> bool {
     !config.store.scylla.nodes.is_empty()
 }
 
-/// Opens the store, and makes it where there is none. Of several workers, worker 0 makes it.
-pub(super) async fn open(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
-    if is_cql(config) {
-        let options = cql_options(config)?;
-        return Ok(Arc::new(ScyllaStore::open(options).await?));
+/// What the store is, for people.
+pub(super) fn name(config: &Config) -> String {
+    let (cql, dir) = (&config.store.scylla, config.store.embedded.dir.display());
+    match is_cql(config) {
+        true => format!("the keyspace {} of {}", cql.keyspace, cql.nodes.join(",")),
+        false => dir.to_string(),
     }
-    open_embedded(config).await
 }
 
-/// Opens the store; `None` where there is none.
-pub(super) async fn open_existing(config: &Config) -> Result<Option<Arc<dyn Store>>, StoreError> {
-    if !is_cql(config) && !EmbeddedStore::is_in(&config.store.embedded.dir)? {
-        return Ok(None);
+/// Opens the store as the worker that is configured, and makes it where there is none. Of several workers, worker 0 makes it.
+pub(super) async fn open_for_worker(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
+    if !is_cql(config) {
+        return open_embedded(config).await;
     }
-    open(config).await.map(Some)
+    let worker = &config.worker;
+    let options = ScyllaOptions {
+        slots: SlotSet::owned_by(worker.id, worker.count),
+        create: worker.id == 0,
+        lease: Some(lease(config, worker.id, u32::from(worker.count))),
+        ..cql_options(config)?
+    };
+    Ok(Arc::new(ScyllaStore::open(options).await?))
+}
+
+/// Opens the store with nobody beside this process, and makes it where there is none.
+pub(super) async fn open_alone(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
+    if !is_cql(config) {
+        return open_embedded(config).await;
+    }
+    let options = ScyllaOptions {
+        create: true,
+        lease: Some(lease(config, 0, ALONE)),
+        ..cql_options(config)?
+    };
+    Ok(Arc::new(ScyllaStore::open(options).await?))
+}
+
+/// Opens the store for a command that looks after nothing; `None` where there is none.
+pub(super) async fn open_existing(config: &Config) -> Result<Option<Arc<dyn Store>>, StoreError> {
+    if is_cql(config) {
+        let store = ScyllaStore::open_existing(cql_options(config)?).await?;
+        return Ok(store.map(|store| Arc::new(store) as Arc<dyn Store>));
+    }
+    match EmbeddedStore::is_in(&config.store.embedded.dir)? {
+        true => open_embedded(config).await.map(Some),
+        false => Ok(None),
+    }
+}
+
+fn lease(config: &Config, worker_id: u16, count: u32) -> LeaseTerms {
+    LeaseTerms {
+        worker_id: u32::from(worker_id),
+        count,
+        ttl: config.store.scylla.lease,
+        data_dir: config.store.embedded.dir.clone(),
+    }
 }
 
 async fn open_embedded(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
@@ -51,7 +93,8 @@ async fn open_embedded(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
     }
 }
 
-/// What the configuration says of the CQL store. Reads the password's file.
+/// What the configuration says of the CQL store, for one that makes nothing and looks after nothing. Reads the password's
+/// file.
 pub(super) fn cql_options(config: &Config) -> Result<ScyllaOptions, StoreError> {
     let keys = &config.store.scylla;
     let user = match (&keys.user, &keys.password_file) {
@@ -75,8 +118,9 @@ pub(super) fn cql_options(config: &Config) -> Result<ScyllaOptions, StoreError> 
         cdc: keys.cdc,
         index: config.store.index,
         quarantine_max_bytes: config.quarantine.max_bytes,
-        slots: SlotSet::owned_by(config.worker.id, config.worker.count),
-        create: config.worker.id == 0,
+        slots: SlotSet::default(),
+        create: false,
+        lease: None,
     })
 }
 

@@ -136,12 +136,6 @@ fn check_pipeline(reader: &mut Reader<'_>, pipeline: &Pipeline, relay: &Relay) {
 
 fn check_store(reader: &mut Reader<'_>, store: &Store) {
     let scylla = &store.scylla;
-    if !scylla.nodes.is_empty() {
-        reader.refuse(
-            "store.scylla.nodes",
-            "the CQL store is not built yet; leave SCYLLA_NODES unset",
-        );
-    }
     let both = ["store.scylla.user", "store.scylla.password_file"];
     if !reader.sound(&both) {
         return;

@@ -278,8 +278,7 @@ sections! {
         write_buffer: u64 = "store.embedded.write_buffer", "64MiB", shape::Size(MIB, PIB);
     }
 
-    /// ScyllaDB or Cassandra, for several workers, instead of the embedded store. Not built yet: nodes must stay unset, and
-    /// the other keys are checked and have no effect.
+    /// ScyllaDB or Cassandra, for several workers, instead of the embedded store.
     pub struct Scylla {
         /// Contact points, host or host:port (9042 without one), comma separated. None: the embedded store.
         nodes: Vec<String> = "store.scylla.nodes" ["SCYLLA_NODES"], "", shape::Names;

@@ -151,6 +151,7 @@ pub async fn run(
     tokio::pin!(overdue);
     let read = tokio::select! {
         read = running.reading_ends(failure.clone()) => read.map(|()| true),
+        lost = store.lost() => Err(Arc::new(lost)),
         () = &mut overdue => Ok(false),
     };
 

@@ -199,9 +199,15 @@ pub trait Store: Send + Sync + 'static {
     /// Removes a row of the quarantine: it was taken in after all.
     async fn release_quarantined(&self, id: &str) -> Result<(), StoreError>;
 
+    /// Resolves once this process may write no more, with the reason: another one has its part of the work. Never for a
+    /// store that is this process's own.
+    async fn lost(&self) -> StoreError {
+        std::future::pending().await
+    }
+
     /// How the store is.
     async fn health(&self) -> Result<Health, StoreError>;
 
-    /// Makes all durable and lets go of files and locks.
+    /// Makes all durable and lets go of files, locks and leases.
     async fn close(&self) -> Result<(), StoreError>;
 }

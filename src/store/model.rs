@@ -376,7 +376,7 @@ pub struct Fact {
     pub relay: String,
     /// The relay's `seq` space, from 0.
     pub generation: u32,
-    /// The run: the microsecond at which it began.
+    /// The run: the microsecond at which it began, to 256 of them; no two workers' are equal.
     pub run: u64,
     /// Exclusive.
     pub from_seq: u64,

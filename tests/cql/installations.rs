@@ -36,7 +36,6 @@ async fn empty() -> Option<Arc<dyn Backend>> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "the configuration does not take the CQL store yet"]
 async fn nothing_is_lost_however_often_it_is_killed() {
     let often = Kills {
         number: 25,
@@ -48,7 +47,6 @@ async fn nothing_is_lost_however_often_it_is_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "the configuration does not take the CQL store yet"]
 async fn a_store_that_was_half_made_is_made_anew() {
     let test = "a_store_that_was_half_made_is_made_anew";
     let Some(cluster) = Cluster::shared(test).await else {
@@ -60,7 +58,6 @@ async fn a_store_that_was_half_made_is_made_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "the configuration does not take the CQL store yet"]
 async fn records_are_seen_and_a_restart_goes_on() {
     if let Some(backend) = empty().await {
         way::records_are_seen_and_a_restart_goes_on(backend).await;
@@ -68,7 +65,6 @@ async fn records_are_seen_and_a_restart_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "the configuration does not take the CQL store yet"]
 async fn a_second_signal_ends_it_at_once() {
     if let Some(backend) = empty().await {
         way::a_second_signal_ends_it_at_once(backend).await;
@@ -76,7 +72,6 @@ async fn a_second_signal_ends_it_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "the configuration does not take the CQL store yet"]
 async fn a_relay_that_is_down_is_waited_for_without_noise() {
     if let Some(backend) = empty().await {
         way::a_relay_that_is_down_is_waited_for_without_noise(backend).await;
@@ -84,7 +79,6 @@ async fn a_relay_that_is_down_is_waited_for_without_noise() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "the configuration does not take the CQL store yet"]
 async fn penstock_holds_what_the_pds_says() {
     let Some(installation) = pds::installation("penstock_holds_what_the_pds_says") else {
         return;

@@ -68,6 +68,7 @@ impl Keyspace {
             quarantine_max_bytes: 1 << 30,
             slots: SlotSet::ALL,
             create: true,
+            lease: None,
         }
     }
 

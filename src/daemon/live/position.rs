@@ -60,7 +60,7 @@ impl Live {
         }
         let tail = self.tails.get(relay);
         let generation = tail.map_or(0, |tail| tail.generation);
-        let run = self.parts.clock.now_micros();
+        let run = self.new_run();
         let mut current = Current {
             relay: relay.to_owned(),
             generation,
@@ -98,12 +98,13 @@ impl Live {
         };
         // A chunk belongs to one span: what is open goes first.
         self.flush().await;
+        let run = self.new_run();
         let Some(current) = self.current.as_mut() else {
             return Ok(());
         };
         if generation > 0 {
             current.generation += 1;
-            current.run = self.parts.clock.now_micros();
+            current.run = run;
             let (relay, generation) = (current.relay.clone(), current.generation);
             tracing::warn!(%relay, generation, seq = from + 1, "the relay counts anew: a new generation begins");
             current.source = Arc::new(Source { relay, generation });
@@ -149,6 +150,13 @@ impl Live {
                 self.tails.insert(relay.to_owned(), tail);
             }
         }
+    }
+
+    /// The microsecond of now, but for the last 8 bits, which are the worker's: workers that begin at the same time write
+    /// facts of different runs.
+    fn new_run(&self) -> u64 {
+        let worker = self.parts.slots.iter().next().unwrap_or_default();
+        self.parts.clock.now_micros() & !0xff | u64::from(worker)
     }
 
     fn origin(&self, current: &Current) -> Arc<Origin> {

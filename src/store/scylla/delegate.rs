@@ -102,6 +102,13 @@ impl Store for ScyllaStore {
         self.writes.release_quarantined(id).await
     }
 
+    async fn lost(&self) -> StoreError {
+        match &self.tenure {
+            Some(tenure) => tenure.lost().await,
+            None => std::future::pending().await,
+        }
+    }
+
     async fn health(&self) -> Result<Health, StoreError> {
         let trouble = self.requests.trouble();
         // Nothing is asked of a database that does not answer.
@@ -123,6 +130,9 @@ impl Store for ScyllaStore {
     async fn close(&self) -> Result<(), StoreError> {
         self.upkeep.abort();
         self.requests.close();
+        if let Some(tenure) = &self.tenure {
+            tenure.end().await;
+        }
         Ok(())
     }
 }

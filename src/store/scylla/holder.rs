@@ -31,8 +31,9 @@ impl Holder {
     /// directory can't be written to.
     pub fn find(data_dir: &Path, worker_id: u32) -> Result<Self, StoreError> {
         let shown = data_dir.display();
-        let failed =
-            |error: std::io::Error| StoreError::Failed(format!("data.dir {shown}: {error}"));
+        let failed = |error: std::io::Error| {
+            StoreError::Failed(format!("store.embedded.dir (DATA_DIR) {shown}: {error}"))
+        };
         std::fs::create_dir_all(data_dir).map_err(failed)?;
         let dir = data_dir.canonicalize().map_err(failed)?;
         let path = dir.join(format!("worker-{worker_id}.lock"));

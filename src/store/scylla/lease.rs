@@ -37,12 +37,15 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Longest that the release at shutdown may take.
 const RELEASE: Duration = Duration::from_secs(2);
 
+/// The count of one who must have the keyspace to himself (an import): it agrees with no worker's.
+pub const ALONE: u32 = 0;
+
 /// What a lease is asked for.
 #[derive(Debug)]
 pub struct LeaseOptions {
     /// Which worker we are.
     pub worker_id: u32,
-    /// Of how many.
+    /// Of how many; or [`ALONE`].
     pub count: u32,
     /// How long it holds without being renewed: at least 2 s.
     pub ttl: Duration,
@@ -157,6 +160,22 @@ impl Lease {
                 return Err(StoreError::Closed);
             }
         }
+    }
+
+    /// Resolves with the reason once it never comes back.
+    pub async fn ended(&self) -> StoreError {
+        let mut state = self.state.subscribe();
+        let ended = state.wait_for(|state| state.ended.is_some()).await;
+        let ended = ended.ok().and_then(|state| state.ended.clone());
+        ended.unwrap_or(StoreError::Closed)
+    }
+
+    /// Why nothing may be written now; `None` while it holds.
+    pub fn trouble(&self) -> Option<String> {
+        let id = self.ours.worker_id;
+        (!self.valid()).then(|| {
+            format!("the lease of worker {id} ran out: nothing is written until it is renewed")
+        })
     }
 
     /// Renews it until `stop`, which is to come after the last write. Where it ran out because no server answered, it is taken
@@ -311,8 +330,13 @@ fn row_ttl(ttl: Duration) -> i32 {
 /// Why somebody else's lease can't be ours.
 fn held(row: &Row, ttl: Duration) -> String {
     let (id, place, ttl) = (row.worker_id, whereabouts(&row.session), row_ttl(ttl));
+    let what = if row.count == ALONE {
+        " for an import"
+    } else {
+        ""
+    };
     format!(
-        "worker {id} is held by {place} ({}) since {}: stop that one, or give this one a worker.id (WORKER_ID) of its own; \
+        "worker {id} is held by {place} ({}){what} since {}: stop that one, or give this one a worker.id (WORKER_ID) of its own; \
          if it is gone for good, its lease ends within {ttl} s",
         row.holder,
         row.since_text()
@@ -322,12 +346,25 @@ fn held(row: &Row, ttl: Duration) -> String {
 /// Why a worker that counts differently can't run beside us.
 fn counted(other: &Row, ours: &Row, ttl: Duration) -> String {
     let (id, count, mine, ttl) = (other.worker_id, other.count, ours.count, row_ttl(ttl));
-    format!(
-        "worker.count (WORKER_COUNT) is {mine} here, but worker {id}, {} ({}), runs since {} as one of {count}: to change \
-         the count, stop all workers, then start all; if that one is gone, its lease ends within {ttl} s",
+    let (place, holder, since) = (
         whereabouts(&other.session),
-        other.holder,
-        other.since_text()
+        &other.holder,
+        other.since_text(),
+    );
+    let gone = format!("if that one is gone, its lease ends within {ttl} s");
+    if mine == ALONE {
+        return format!(
+            "nothing may write beside an import, but worker {id}, {place} ({holder}), runs since {since}: stop all workers; {gone}"
+        );
+    }
+    if count == ALONE {
+        return format!(
+            "an import, {place} ({holder}), runs since {since}: wait for its end; {gone}"
+        );
+    }
+    format!(
+        "worker.count (WORKER_COUNT) is {mine} here, but worker {id}, {place} ({holder}), runs since {since} as one of \
+         {count}: to change the count, stop all workers, then start all; {gone}"
     )
 }
 

@@ -24,13 +24,16 @@ pub mod schema;
 mod server;
 mod session;
 mod statements;
+mod tenure;
 mod waiting;
 
 pub use server::Server;
+pub use tenure::LeaseTerms;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use scylla::client::session::Session;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
@@ -43,6 +46,7 @@ use reader::Reader;
 use requests::{RequestOptions, Requests};
 use schema::Layout;
 use statements::Statements;
+use tenure::Tenure;
 
 use crate::config::{Consistency, Replication, Secret};
 use crate::slot::SlotSet;
@@ -78,10 +82,12 @@ pub struct ScyllaOptions {
     pub index: bool,
     /// Bytes of frames that the quarantine holds, over all workers.
     pub quarantine_max_bytes: u64,
-    /// The slots whose rows this process looks after (sweeps, eviction).
+    /// The slots whose rows this process looks after (sweeps, eviction). Empty where it only reads.
     pub slots: SlotSet,
     /// Whether a keyspace or table that is not there is made; else it is waited for.
     pub create: bool,
+    /// The lease that is held while the store is open: without one nobody is kept from the same work.
+    pub lease: Option<LeaseTerms>,
 }
 
 impl ScyllaOptions {
@@ -110,16 +116,18 @@ pub struct ScyllaStore {
     reader: Arc<Reader>,
     counts: Counts,
     sync_lag: Duration,
+    tenure: Option<Tenure>,
     upkeep: JoinHandle<()>,
 }
 
 impl ScyllaStore {
-    /// Connects, makes or awaits the tables, checks them, and prepares every statement.
+    /// Connects, makes or awaits the tables, checks them, takes the lease, and prepares every statement.
     ///
     /// # Errors
     ///
     /// [`StoreError::Unavailable`] if no node answers, [`StoreError::Denied`] if they refuse us, [`StoreError::Schema`] if
-    /// the tables are not those of this build.
+    /// the tables are not those of this build, [`StoreError::Lease`] if another process has the lease, or shares the work
+    /// differently.
     pub async fn open(options: ScyllaOptions) -> Result<Self, StoreError> {
         let session = session::connect(&options).await?;
         let layout = options.layout(session::server(&session).await?);
@@ -127,14 +135,38 @@ impl ScyllaStore {
             true => schema::create::create(&session, &layout).await?,
             false => schema::create::await_made(&session, &layout).await?,
         }
+        Self::over(Arc::new(session), options).await
+    }
+
+    /// Opens what is there; `None` where nobody has made it.
+    ///
+    /// # Errors
+    ///
+    /// As [`ScyllaStore::open`].
+    pub async fn open_existing(options: ScyllaOptions) -> Result<Option<Self>, StoreError> {
+        let session = session::connect(&options).await?;
+        let layout = options.layout(session::server(&session).await?);
+        match schema::create::is_made(&session, &layout).await? {
+            true => Self::over(Arc::new(session), options).await.map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// Over tables that are there.
+    async fn over(session: Arc<Session>, options: ScyllaOptions) -> Result<Self, StoreError> {
         let levels = session::levels(options.consistency);
         let keyspace = &options.keyspace;
         let statements = Statements::prepare(&session, keyspace, levels).await?;
         let questions = ReadStatements::prepare(&session, keyspace, levels).await?;
+        let tenure = match &options.lease {
+            Some(terms) => Some(Tenure::begin(session.clone(), keyspace, levels, terms).await?),
+            None => None,
+        };
         let requests = Arc::new(Requests::new(
             session,
             RequestOptions {
                 in_flight: options.in_flight,
+                lease: tenure.as_ref().map(Tenure::lease),
             },
         ));
         let reader = Arc::new(Reader {
@@ -156,6 +188,7 @@ impl ScyllaStore {
             reader,
             counts: Counts::default(),
             sync_lag: options.sync_lag,
+            tenure,
             upkeep,
         })
     }
@@ -192,6 +225,9 @@ impl ScyllaStore {
 
 /// What this process does beside what it is asked: bounds the quarantine, sweeps its slots' stale hints.
 async fn upkeep(reader: Arc<Reader>) {
+    if reader.slots.is_empty() {
+        return;
+    }
     tokio::join!(bound(&reader), sweep(&reader));
 }
 

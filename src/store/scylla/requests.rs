@@ -4,7 +4,7 @@
 //! reads for as long as somebody who asked has patience. A pause holds no place among the requests that are on their way.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::Counter;
@@ -20,7 +20,8 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::errors::{Failure, Verdict, classify};
-use super::limiter::Limiter;
+use super::lease::Lease;
+use super::limiter::{Limiter, Permit};
 use crate::store::StoreError;
 use crate::telemetry::metrics as names;
 
@@ -32,16 +33,18 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How requests are sent.
-#[derive(Debug, Clone, Copy)]
 pub(super) struct RequestOptions {
     /// The most writes that may be on their way; a fourth as many reads beside them, 16 at least.
     pub in_flight: usize,
+    /// Nothing is written while it does not hold.
+    pub lease: Option<Arc<Lease>>,
 }
 
 /// Sends requests.
 pub(super) struct Requests {
-    session: Session,
+    session: Arc<Session>,
     limiter: Limiter,
+    lease: Option<Arc<Lease>>,
     reads: Semaphore,
     closed: CancellationToken,
     trouble: Trouble,
@@ -63,10 +66,11 @@ struct Waiting<'a>(Option<&'a Trouble>);
 
 impl Requests {
     /// Sends over this session.
-    pub fn new(session: Session, options: RequestOptions) -> Self {
+    pub fn new(session: Arc<Session>, options: RequestOptions) -> Self {
         Self {
             session,
             limiter: Limiter::new(options.in_flight),
+            lease: options.lease,
             reads: Semaphore::new((options.in_flight / 4).max(16)),
             closed: CancellationToken::new(),
             trouble: Trouble::default(),
@@ -76,7 +80,8 @@ impl Requests {
 
     /// Why the store takes no writes now; `None` while it does.
     pub fn trouble(&self) -> Option<String> {
-        self.trouble.cause()
+        let lease = self.lease.as_ref().and_then(|lease| lease.trouble());
+        lease.or_else(|| self.trouble.cause())
     }
 
     /// Ends all that is on its way or waits with [`StoreError::Closed`], and all that is asked for from now on.
@@ -105,7 +110,8 @@ impl Requests {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Refused`] if the servers never take these values, [`StoreError::Closed`].
+    /// [`StoreError::Refused`] if the servers never take these values, [`StoreError::Lease`] once another process has our
+    /// lease, [`StoreError::Closed`].
     pub async fn write(
         &self,
         table: &'static str,
@@ -209,7 +215,7 @@ impl Requests {
         let mut waiting = Waiting::default();
         let mut pause = FIRST_PAUSE;
         loop {
-            let permit = self.limiter.acquire().await.ok_or(StoreError::Closed)?;
+            let permit = self.permit().await?;
             let failure = match send().await {
                 Ok(answer) => {
                     permit.answered();
@@ -229,6 +235,19 @@ impl Requests {
             self.retries.increment(1);
             sleep(jitter(pause)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// A place among the requests on their way, at a time at which this process may write.
+    async fn permit(&self) -> Result<Permit<'_>, StoreError> {
+        loop {
+            if let Some(lease) = &self.lease {
+                lease.gate().await?;
+            }
+            let permit = self.limiter.acquire().await.ok_or(StoreError::Closed)?;
+            if self.lease.as_ref().is_none_or(|lease| lease.valid()) {
+                return Ok(permit);
+            }
         }
     }
 

@@ -66,6 +66,20 @@ pub(in super::super) async fn await_made(
     })
 }
 
+/// Whether the schema was made; checks it where it was.
+///
+/// # Errors
+///
+/// [`StoreError::Schema`] if what is there is not what this build needs.
+pub(in super::super) async fn is_made(
+    session: &Session,
+    layout: &Layout,
+) -> Result<bool, StoreError> {
+    let found = found(session, layout).await?;
+    refuse(layout, &found)?;
+    Ok(found.missing().is_empty() && found.version.is_some())
+}
+
 /// Checks a schema that must be there.
 async fn check(session: &Session, layout: &Layout) -> Result<(), StoreError> {
     let found = found(session, layout).await?;
