@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream;
-use penstock::store::scylla::{ScyllaOptions, ScyllaStore};
+use penstock::store::scylla::{LeaseTerms, ScyllaOptions, ScyllaStore};
 use penstock::store::{Store, WriteBatch};
 
 use crate::bare::{Bare, Row, rows};
@@ -54,8 +54,16 @@ impl Round {
 /// Compares them without and with the index, then times single requests.
 pub async fn run(cluster: &'static Cluster, in_flight: usize, rounds: u64) {
     let keyspace = Keyspace::on(cluster);
+    let folder = tempfile::tempdir().unwrap();
+    let lease = LeaseTerms {
+        worker_id: 0,
+        count: 1,
+        ttl: Duration::from_secs(30),
+        data_dir: folder.path().to_owned(),
+    };
     let options = ScyllaOptions {
         in_flight,
+        lease: Some(lease),
         ..keyspace.options()
     };
     let mut source = Source::new();
