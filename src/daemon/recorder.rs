@@ -17,6 +17,8 @@ use crate::telemetry::metrics as names;
 
 /// How often facts are written.
 const PERIOD: Duration = Duration::from_secs(1);
+/// A lag that is worth waiting for at the end.
+const SHORT_LAG: Duration = Duration::from_secs(1);
 
 /// Saves the facts of a stream.
 pub(crate) struct Recorder {
@@ -80,6 +82,15 @@ impl Recorder {
         }
         state.claimed = due.watermark;
         Ok(())
+    }
+
+    /// Saves the last facts of a stream that has stopped. With a short lag it waits until all can be claimed; after a long one
+    /// that is left to a restart, which reads the last moments again.
+    pub async fn finish(&self, progress: &Arc<Progress>) -> Result<(), StoreError> {
+        match self.store.sync_lag() <= SHORT_LAG {
+            true => self.settle(progress).await,
+            false => self.save(progress).await,
+        }
     }
 
     /// Saves until nothing is left to claim of a stream that has stopped; with a lag that takes as long as the lag.

@@ -55,7 +55,7 @@ impl Running {
             let _ = self.saving.await;
         }
         let last = self.progress.borrow().clone();
-        self.recorder.save(&last).await?;
+        self.recorder.finish(&last).await?;
         if let Some(at) = self.recorder.claimed().await {
             tracing::info!(seq = at.seq, "stopped; a restart goes on behind this seq");
         }
