@@ -29,7 +29,16 @@ impl Cluster {
     /// An own cluster of one or three nodes; `None`, and a word on how to get it, where it can't be. In CI that is a failure.
     pub async fn start(test: &str, nodes: usize) -> Option<Self> {
         let name = test.to_owned();
-        blocking(move || installation(&name).map(|jars| Self::start_own(jars, nodes))).await
+        blocking(move || installation(&name).map(|jars| Self::start_own(jars, nodes, "quick"))).await
+    }
+
+    /// A cluster to measure on: that of `SCYLLA_NODES`, else an own node that compiles as in production. `None` as for
+    /// [`Cluster::start`].
+    pub fn for_speed(benchmark: &str) -> Option<Self> {
+        if let Ok(nodes) = std::env::var("SCYLLA_NODES") {
+            return Some(Self::of_a_person(&nodes));
+        }
+        installation(benchmark).map(|jars| Self::start_own(jars, 1, "full"))
     }
 
     /// The cluster of this test process: one node, started at the first call, or that of `SCYLLA_NODES` (host or host:port,
@@ -46,7 +55,7 @@ impl Cluster {
             return Some(SHARED.get_or_init(|| Self::of_a_person(&nodes)));
         }
         let jars = installation(test)?;
-        Some(SHARED.get_or_init(|| Self::start_own(jars, 1)))
+        Some(SHARED.get_or_init(|| Self::start_own(jars, 1, "quick")))
     }
 
     fn of_a_person(nodes: &str) -> Self {
@@ -64,15 +73,15 @@ impl Cluster {
         }
     }
 
-    fn start_own(jars: &Path, nodes: usize) -> Self {
+    fn start_own(jars: &Path, nodes: usize, jit: &str) -> Self {
         let home = tempfile::Builder::new()
             .prefix("penstock-cql-")
             .tempdir()
             .expect("a temporary folder");
         let (nodes, parent) = (nodes.to_string(), std::process::id().to_string());
         let mut command = script("start", home.path());
-        command.args(["--nodes", &nodes, "--parent", &parent, "--jars"]);
-        let line = output(command.arg(jars));
+        command.args(["--nodes", &nodes, "--parent", &parent, "--jit", jit]);
+        let line = output(command.arg("--jars").arg(jars));
         let ready: Value = serde_json::from_str(&line).expect("a line of JSON");
         let nodes = ready["nodes"].as_array().expect("nodes").iter();
         Self {
@@ -157,6 +166,16 @@ impl Cluster {
         let mut command = script("nodetool", self.home());
         command.arg(node.to_string()).args(arguments);
         blocking(move || output(&mut command)).await
+    }
+
+    /// What a node has written to its log; of a person's cluster nothing is known.
+    pub fn log(&self, node: usize) -> String {
+        let Some(home) = &self.home else {
+            return String::new();
+        };
+        let log = home.path().join(format!("node{node}/log"));
+        let bytes = std::fs::read(log).expect("the log of the node");
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// Flushes and then compacts all tables of a keyspace on all nodes. A person's cluster can't be told to.

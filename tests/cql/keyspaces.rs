@@ -192,7 +192,8 @@ pub async fn open(options: ScyllaOptions) -> Arc<dyn Store> {
     Arc::new(store.unwrap_or_else(|error| panic!("{error}")))
 }
 
-async fn session(cluster: &Cluster) -> Session {
+/// A session of the driver's, for what the store does not do.
+pub async fn session(cluster: &Cluster) -> Session {
     let mut builder = SessionBuilder::new()
         .known_nodes(&cluster.nodes)
         .fetch_schema_metadata(false);

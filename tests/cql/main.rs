@@ -11,6 +11,7 @@
 mod cluster;
 #[path = "../contract/mod.rs"]
 mod contract;
+mod documented;
 mod every_store;
 mod exits;
 mod faults;
