@@ -30,10 +30,7 @@ fn items(yaml: &str, key: &str) -> Vec<String> {
         if line.trim() != format!("{key}:") {
             continue;
         }
-        while let Some(item) = lines
-            .peek()
-            .and_then(|line| line.trim().strip_prefix("- "))
-        {
+        while let Some(item) = lines.peek().and_then(|line| line.trim().strip_prefix("- ")) {
             found.push(item.trim_matches('"').to_owned());
             lines.next();
         }
@@ -94,14 +91,14 @@ fn metrics_of(expression: &str) -> impl Iterator<Item = &str> {
 
 /// The names that a scrape of the daemon has.
 fn scraped() -> BTreeSet<String> {
-    let mut names: BTreeSet<String> = ["process_cpu_seconds_total", "process_resident_memory_bytes"]
-        .map(str::to_owned)
-        .into();
+    let mut names: BTreeSet<String> =
+        ["process_cpu_seconds_total", "process_resident_memory_bytes"]
+            .map(str::to_owned)
+            .into();
     for metric in METRICS {
         match metric.kind {
-            Kind::Histogram => names.extend(
-                ["bucket", "sum", "count"].map(|part| format!("{}_{part}", metric.name)),
-            ),
+            Kind::Histogram => names
+                .extend(["bucket", "sum", "count"].map(|part| format!("{}_{part}", metric.name))),
             Kind::Counter | Kind::Gauge => drop(names.insert(metric.name.to_owned())),
         }
     }
@@ -135,7 +132,9 @@ fn dashboards_ask_for_metrics_that_exist_and_say_what_they_show() {
                 continue;
             }
             let title = panel["title"].as_str().unwrap();
-            let described = panel["description"].as_str().is_some_and(|text| !text.is_empty());
+            let described = panel["description"]
+                .as_str()
+                .is_some_and(|text| !text.is_empty());
             assert!(described, "{name}: {title:?} has no description");
             let unit = &panel["fieldConfig"]["defaults"]["unit"];
             assert!(unit.is_string(), "{name}: {title:?} has no unit");
@@ -143,7 +142,10 @@ fn dashboards_ask_for_metrics_that_exist_and_say_what_they_show() {
                 let expression = target["expr"].as_str().unwrap();
                 for metric in metrics_of(expression) {
                     asked += 1;
-                    assert!(scraped.contains(metric), "{name}: {title:?} asks for {metric}");
+                    assert!(
+                        scraped.contains(metric),
+                        "{name}: {title:?} asks for {metric}"
+                    );
                 }
             }
         }
@@ -151,7 +153,10 @@ fn dashboards_ask_for_metrics_that_exist_and_say_what_they_show() {
         for variable in board["templating"]["list"].as_array().unwrap() {
             let query = variable["query"]["query"].as_str().unwrap();
             for metric in metrics_of(query) {
-                assert!(scraped.contains(metric), "{name}: a variable asks for {metric}");
+                assert!(
+                    scraped.contains(metric),
+                    "{name}: a variable asks for {metric}"
+                );
             }
         }
     }
@@ -167,7 +172,11 @@ fn panels_do_not_overlap() {
             for x in of("x")..of("x") + of("w") {
                 for y in of("y")..of("y") + of("h") {
                     let title = &panel["title"];
-                    assert!(x < 24 && taken.insert((x, y)), "{}: {title}", path.display());
+                    assert!(
+                        x < 24 && taken.insert((x, y)),
+                        "{}: {title}",
+                        path.display()
+                    );
                 }
             }
         }
@@ -193,5 +202,7 @@ fn grafana_finds_its_source_and_its_dashboards() {
     for worker in ["host.docker.internal:8400", "host.docker.internal:8401"] {
         assert!(targets.iter().any(|target| target == worker), "{worker}");
     }
-    assert!(items(&compose, "extra_hosts").contains(&"host.docker.internal:host-gateway".to_owned()));
+    assert!(
+        items(&compose, "extra_hosts").contains(&"host.docker.internal:host-gateway".to_owned())
+    );
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream;
-use penstock::decode::time::format_datetime;
 use penstock::decode::Tid;
+use penstock::decode::time::format_datetime;
 use penstock::slot::slot_of;
 use penstock::store::WriteBatch;
 use penstock::store::scylla::ScyllaOptions;

@@ -61,9 +61,13 @@ pub async fn run(cluster: &'static Cluster, records: u64) {
     large.read().await;
     // As a later snapshot in which none of them is: all are deleted.
     large.complete(END + 1_000_000).await;
-    large.read_page("after the range delete, a page", large.likes(100)).await;
+    large
+        .read_page("after the range delete, a page", large.likes(100))
+        .await;
     large.merge().await;
-    large.read_page("after a merge, a page", large.likes(100)).await;
+    large
+        .read_page("after a merge, a page", large.likes(100))
+        .await;
     large.tell_log().await;
     large.store.close().await.unwrap();
 }
@@ -98,7 +102,9 @@ impl Large {
         tasks.join_all().await;
         let seconds = began.elapsed().as_secs_f64();
         let (records, rate) = (self.records, self.records as f64 / seconds);
-        println!("written: {records} records of one repository in {seconds:.1} s, {rate:.0} records/s, index on");
+        println!(
+            "written: {records} records of one repository in {seconds:.1} s, {rate:.0} records/s, index on"
+        );
     }
 
     fn batch(&self, first: u64, end: u64) -> WriteBatch {
@@ -136,11 +142,19 @@ impl Large {
             },
         };
         self.store.complete_snapshot(done).await.unwrap();
-        println!("range delete below {version} and the entry of the snapshot: {:.1?}", began.elapsed());
+        println!(
+            "range delete below {version} and the entry of the snapshot: {:.1?}",
+            began.elapsed()
+        );
     }
 
     async fn merge(&self) {
-        sizes::merge(self.cluster, &self.keyspace, &["records", "records_by_collection"]).await;
+        sizes::merge(
+            self.cluster,
+            &self.keyspace,
+            &["records", "records_by_collection"],
+        )
+        .await;
     }
 
     fn likes(&self, limit: usize) -> RecordsQuery {
@@ -156,12 +170,14 @@ impl Large {
     async fn read(&self) {
         let likes = self.records * 70 / 100;
         let near_end = place(likes - 200, self.records).1;
-        self.read_page("the first page (100 likes)", self.likes(100)).await;
+        self.read_page("the first page (100 likes)", self.likes(100))
+            .await;
         let query = RecordsQuery {
             after_rkey: Some(near_end),
             ..self.likes(100)
         };
-        self.read_page("a page near the end of the likes", query).await;
+        self.read_page("a page near the end of the likes", query)
+            .await;
         let query = RecordsQuery {
             descending: true,
             ..self.likes(100)
@@ -212,7 +228,11 @@ impl Large {
             }
         }
         assert_eq!(found, self.records, "records are missing");
-        println!("all of it in pages of 1000: {:.1?}; a page: {}", began.elapsed(), percentiles(times));
+        println!(
+            "all of it in pages of 1000: {:.1?}; a page: {}",
+            began.elapsed(),
+            percentiles(times)
+        );
     }
 
     /// What the server has to say of large partitions.
@@ -221,7 +241,10 @@ impl Large {
         let warns = |line: &&str| line.contains(" WARN ") || line.contains(" ERROR ");
         let warnings: Vec<&str> = log.lines().filter(warns).collect();
         let large = warnings.iter().filter(|line| line.contains("artition"));
-        println!("the server's log: {} warnings, of partitions:", warnings.len());
+        println!(
+            "the server's log: {} warnings, of partitions:",
+            warnings.len()
+        );
         large.for_each(|line| println!("  {line}"));
     }
 }

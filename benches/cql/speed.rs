@@ -115,7 +115,10 @@ impl Pair<'_> {
 
     async fn compare(&mut self, rounds: u64) {
         let index = if self.index { "on" } else { "off" };
-        println!("index {index}, at most {} requests in flight", self.in_flight);
+        println!(
+            "index {index}, at most {} requests in flight",
+            self.in_flight
+        );
         let (mut ratios, mut stores, mut bares) = (Vec::new(), Vec::new(), Vec::new());
         let mut times = Vec::new();
         for number in 0..rounds {
@@ -139,7 +142,10 @@ impl Pair<'_> {
             bares.push(bare.rate());
             times.extend(bare.times);
         }
-        let (least, most) = (ratios.iter().copied().fold(f64::MAX, f64::min), ratios.iter().copied().fold(0.0, f64::max));
+        let (least, most) = (
+            ratios.iter().copied().fold(f64::MAX, f64::min),
+            ratios.iter().copied().fold(0.0, f64::max),
+        );
         println!(
             "  medians: store {:.0} writes/s, bare loop {:.0} writes/s; ratio {:.3} ({least:.3} to {most:.3})",
             median(stores),
@@ -159,7 +165,11 @@ impl Pair<'_> {
         let batches = self.batches();
         let parts: Vec<Vec<Row>> = batches
             .iter()
-            .map(|task| task.iter().flat_map(|batch| rows(batch, self.index)).collect())
+            .map(|task| {
+                task.iter()
+                    .flat_map(|batch| rows(batch, self.index))
+                    .collect()
+            })
             .collect();
         let writes = parts.iter().map(Vec::len).sum();
         let (began, cpu) = (Instant::now(), cpu_seconds());
@@ -183,7 +193,10 @@ impl Pair<'_> {
             let records = self.records(requests);
             stores.extend(apply_each(&self.store, records, at_once).await);
             let records = self.records(requests);
-            let parts = records.iter().map(|batch| rows(batch, false)).collect::<Vec<_>>();
+            let parts = records
+                .iter()
+                .map(|batch| rows(batch, false))
+                .collect::<Vec<_>>();
             let part: Vec<Row> = parts.into_iter().flatten().collect();
             bares.extend(self.bare.send_all(vec![part], at_once).await);
         }
@@ -215,7 +228,11 @@ async fn apply_all(store: &Arc<ScyllaStore>, batches: Vec<Vec<WriteBatch>>) -> V
 }
 
 /// So many at once; how long each took.
-async fn apply_each(store: &ScyllaStore, batches: Vec<WriteBatch>, at_once: usize) -> Vec<Duration> {
+async fn apply_each(
+    store: &ScyllaStore,
+    batches: Vec<WriteBatch>,
+    at_once: usize,
+) -> Vec<Duration> {
     let applying = stream::iter(batches).map(async |batch| {
         let began = Instant::now();
         store.apply(batch).await.unwrap();

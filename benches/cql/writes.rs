@@ -41,9 +41,16 @@ pub fn did(random: &mut fastrand::Rng) -> String {
 pub fn record(random: &mut fastrand::Rng, block: &mut Vec<u8>) -> Cid {
     block.clear();
     block.extend_from_slice(b"\xa4e$typergapp.bsky.feed.like gsubject\xa2ccidx;bafyreisuri");
-    block.extend_from_slice(b"app.bsky.feed.post at://did:plc: createdAtx\x182026-11-23T00:00:00.000Z");
+    block.extend_from_slice(
+        b"app.bsky.feed.post at://did:plc: createdAtx\x182026-11-23T00:00:00.000Z",
+    );
     let text = RECORD_BYTES / 2 - block.len();
-    block.extend(b"the quick brown fox jumps over the lazy dog and on ".iter().cycle().take(text));
+    block.extend(
+        b"the quick brown fox jumps over the lazy dog and on "
+            .iter()
+            .cycle()
+            .take(text),
+    );
     let letters = b"234567abcdefghijklmnopqrstuvwxyz";
     while block.len() < RECORD_BYTES {
         block.push(letters[random.usize(..32)]);

@@ -29,7 +29,8 @@ impl Cluster {
     /// An own cluster of one or three nodes; `None`, and a word on how to get it, where it can't be. In CI that is a failure.
     pub async fn start(test: &str, nodes: usize) -> Option<Self> {
         let name = test.to_owned();
-        blocking(move || installation(&name).map(|jars| Self::start_own(jars, nodes, "quick"))).await
+        blocking(move || installation(&name).map(|jars| Self::start_own(jars, nodes, "quick")))
+            .await
     }
 
     /// A cluster to measure on: that of `SCYLLA_NODES`, else an own node that compiles as in production. `None` as for

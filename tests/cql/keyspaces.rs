@@ -134,14 +134,21 @@ impl Keyspace {
         rows.rows_num() > 0
     }
 
-    /// Runs a statement, in which `KS` stands for its name.
+    /// Runs a statement, in which `KS` stands for its name; again while the servers say that it comes too soon.
     pub async fn run(&self, statement: &str) {
         let statement = statement.replace("KS", &self.name);
-        let ran = session(&self.cluster)
-            .await
-            .query_unpaged(&*statement, ())
-            .await;
-        ran.map(drop).expect(&statement);
+        let session = session(&self.cluster).await;
+        loop {
+            let ran = session.query_unpaged(&*statement, ()).await;
+            match ran {
+                Ok(_) => return,
+                // A password may be changed once in five seconds.
+                Err(error) if error.to_string().contains("can only be changed every") => {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                Err(error) => panic!("{statement}: {error}"),
+            }
+        }
     }
 
     /// For how many seconds a table of it keeps tombstones.

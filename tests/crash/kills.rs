@@ -73,6 +73,8 @@ enum Moment {
     Time(Duration),
     /// Once it has been sent so many more frames, and a little later.
     Progress(u64, Duration),
+    /// A little after it claimed more than was held at the last look.
+    Claims(Duration),
     /// So long after SIGTERM.
     Drain(Duration),
 }
@@ -89,11 +91,12 @@ impl Moment {
             0 | 5 => Self::Start(start),
             1 | 4 | 7 => Self::Time(long),
             2 => Self::Drain(short),
+            3 | 8 => Self::Claims(short),
             _ => Self::Progress(chance.u64(1..=2 * EVENTS), short),
         }
     }
 
-    async fn wait(self, daemon: &mut Daemon, relay: &RelayServer, slower: u32) {
+    async fn wait(self, daemon: &mut Daemon, relay: &RelayServer, slower: u32, held: u64) {
         match self {
             Self::Start(time) | Self::Time(time) => sleep(time).await,
             Self::Progress(frames, time) => {
@@ -101,6 +104,10 @@ impl Moment {
                 // There may not be so many.
                 let sent = daemon.until("frames", async || relay.frames_sent() >= until);
                 let _ = timeout(Duration::from_secs(1) * slower, sent).await;
+                sleep(time).await;
+            }
+            Self::Claims(time) => {
+                daemon.until_durable(held + 1).await;
                 sleep(time).await;
             }
             Self::Drain(time) => {
@@ -133,7 +140,8 @@ pub async fn nothing_is_lost_however_often_it_is_killed(backend: Arc<dyn Backend
         relay.publish(before);
         let mut daemon = installation.start();
         relay.publish(EVENTS as usize - before);
-        moment.wait(&mut daemon, &relay, often.slower).await;
+        let held = *watermarks.last().expect("at least one");
+        moment.wait(&mut daemon, &relay, often.slower, held).await;
         println!("kill {kill} at {moment:?}, {} published", relay.published());
         daemon.kill().await;
         if kill % LOOK == LOOK - 1 {

@@ -254,7 +254,7 @@ async fn apply_shuffled(store: &Arc<dyn Store>, events: &[Event], seed: u64) {
 }
 
 async fn says<S: Subject>(subject: &S, truth: &Said, when: &str) {
-    let said = ask(&*subject.store(), S::KIND).await;
+    let said = ask(&*subject.reader(), S::KIND).await;
     assert_eq!(said, *truth, "{}{when}", S::NAME);
 }
 

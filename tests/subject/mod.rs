@@ -28,6 +28,11 @@ pub trait Subject {
     /// The store as it is open now.
     fn store(&self) -> Arc<dyn Store>;
 
+    /// The same as another process reads it, where that is not the same.
+    fn reader(&self) -> Arc<dyn Store> {
+        self.store()
+    }
+
     /// Merges all that it has on disk, where that is worth its time.
     async fn compact(&mut self);
 
