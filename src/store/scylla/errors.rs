@@ -122,9 +122,17 @@ fn judge_answer(error: &DbError, message: &str) -> (Verdict, &'static str) {
     }
 }
 
-/// Whether a connection was refused for who we are; the driver tells the causes of connections as texts.
+/// Whether a connection was refused for who we are; the driver tells the causes of connections as texts. A server that can't
+/// look it up, for too few of its nodes answer, has not refused anyone.
 pub(super) fn is_denied(text: &str) -> bool {
     has_any(text, &["authenticat", "password", "credentials"])
+        && !has_any(
+            text,
+            &[
+                "unable to perform authentication",
+                "cannot achieve consistency",
+            ],
+        )
 }
 
 fn has_any(message: &str, words: &[&str]) -> bool {
@@ -144,6 +152,18 @@ mod tests {
     fn answered(error: DbError, message: &str) -> Failure {
         let error = RequestAttemptError::DbError(error, message.to_owned());
         classify(&ExecutionError::LastAttemptError(error))
+    }
+
+    #[test]
+    fn who_can_not_be_looked_up_is_not_refused() {
+        assert!(is_denied(
+            "Provided username cassandra and/or password are incorrect"
+        ));
+        assert!(is_denied("Authentication failed"));
+        assert!(!is_denied(
+            "Unable to perform authentication: Cannot achieve consistency level LOCAL_ONE"
+        ));
+        assert!(!is_denied("connection refused"));
     }
 
     #[test]
