@@ -99,8 +99,11 @@ impl Gauges {
                 .with([])
                 .set(lag(now, self.status.newest_time()));
         }
-        let watermark = self.progress.borrow().watermark();
-        self.watermarks.note(watermark);
+        let progress = self.progress.borrow().clone();
+        match progress.outages() == self.store.outages() {
+            true => self.watermarks.note(progress.watermark()),
+            false => self.watermarks.clear(),
+        }
         if let Some(watermark) = self.watermarks.due() {
             self.watermark = watermark;
         }

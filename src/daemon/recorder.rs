@@ -57,9 +57,13 @@ impl Recorder {
     }
 
     /// Notes the facts that grew, and saves those noted so long ago that what they claim is durable. What was noted of another
-    /// progress and is not saved is forgotten: that is read again.
+    /// progress and is not saved is forgotten, and so is all of a progress in whose time the store was away: that is read again.
     pub async fn save(&self, progress: &Arc<Progress>) -> Result<(), StoreError> {
         let mut state = self.state.lock().await;
+        if self.is_doubtful(progress) {
+            state.trail.clear();
+            return Ok(());
+        }
         if !Arc::ptr_eq(&state.progress, progress) {
             state.progress = progress.clone();
             state.trail.clear();
@@ -98,7 +102,7 @@ impl Recorder {
         loop {
             self.save(progress).await?;
             let left = progress.facts();
-            if left.is_empty() {
+            if left.is_empty() || self.is_doubtful(progress) {
                 return Ok(());
             }
             let state = self.state.lock().await;
@@ -109,6 +113,16 @@ impl Recorder {
                 tokio::time::sleep_until(due).await;
             }
         }
+    }
+
+    /// Whether what is not claimed yet may be gone: the store was away since the stream began.
+    pub fn is_doubtful(&self, progress: &Progress) -> bool {
+        progress.outages() != self.store.outages()
+    }
+
+    /// The progress of a stream that begins now.
+    pub fn progress(&self) -> Arc<Progress> {
+        Arc::new(Progress::after(self.store.outages()))
     }
 
     /// Where a restart goes on: the watermark of what was saved last of this progress.

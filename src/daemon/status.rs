@@ -16,6 +16,8 @@ pub enum Pause {
         /// By so much.
         ahead_seconds: u64,
     },
+    /// The store was away, and what it acknowledged last may be lost.
+    Store,
 }
 
 impl Pause {
@@ -24,6 +26,7 @@ impl Pause {
         match self {
             Self::Faults => "faults",
             Self::Clock { .. } => "clock",
+            Self::Store => "store",
         }
     }
 }
@@ -34,6 +37,10 @@ impl fmt::Display for Pause {
             Self::Faults => f.write_str(
                 "too many frames of many repositories can't be read; they are read again after the pause, and what fails \
                  then is quarantined",
+            ),
+            Self::Store => f.write_str(
+                "the database was away, and a power cut may have taken what it acknowledged last; that is read again once it \
+                 answers",
             ),
             Self::Clock { ahead_seconds } => write!(
                 f,

@@ -48,16 +48,19 @@ pub fn resume(facts: &[Fact], relay: &str, slots: SlotSet) -> Option<Resume> {
     })
 }
 
-/// Whether nothing is known of some of these slots in the newest generation of a relay: their worker ended before its first
-/// claim, or never ran.
-pub fn has_unread(facts: &[Fact], relay: &str, slots: SlotSet) -> bool {
-    let generation = newest_generation(facts, relay);
-    let of_relay = facts
-        .iter()
-        .filter(|fact| fact.relay == relay && Some(fact.generation) == generation);
-    slots
-        .iter()
-        .any(|slot| !of_relay.clone().any(|fact| fact.slots.contains(slot)))
+/// Whether a relay's newest generation has to be read from its oldest frame: some of these slots have facts of earlier ones and
+/// none of it, for their worker was away when the relay counted anew; or, where `all` that a relay has is asked for, some have
+/// no fact: their worker ended before its first claim, or never ran.
+pub fn is_unread(facts: &[Fact], relay: &str, slots: SlotSet, all: bool) -> bool {
+    let newest = newest_generation(facts, relay);
+    let of_relay = facts.iter().filter(|fact| fact.relay == relay);
+    slots.iter().any(|slot| {
+        let of_slot = of_relay.clone().filter(|fact| fact.slots.contains(slot));
+        match of_slot.map(|fact| fact.generation).max() {
+            None => all,
+            known => known < newest,
+        }
+    })
 }
 
 /// The newest generation that anything is known of.
@@ -190,17 +193,28 @@ mod tests {
 
     #[test]
     fn slots_that_nobody_has_read_are_known() {
-        let even = SlotSet::owned_by(0, 2);
+        let (even, odd) = (SlotSet::owned_by(0, 2), SlotSet::owned_by(1, 2));
         let mut facts = vec![fact(1, 0, 50, even, FactKind::Live)];
-        assert!(!has_unread(&facts, "r", even));
-        assert!(has_unread(&facts, "r", SlotSet::ALL));
-        assert!(has_unread(&facts, "other", even));
+        for (slots, all, unread) in [
+            (even, true, false),
+            (SlotSet::ALL, true, true),
+            (SlotSet::ALL, false, false),
+            (odd, false, false),
+        ] {
+            assert_eq!(
+                is_unread(&facts, "r", slots, all),
+                unread,
+                "{slots:?} {all}"
+            );
+        }
+        assert!(is_unread(&facts, "other", even, true));
         facts.push(fact(2, 0, 40, SlotSet::ALL, FactKind::Live));
-        assert!(!has_unread(&facts, "r", SlotSet::ALL));
-        // A relay that counts anew has to be read anew.
+        assert!(!is_unread(&facts, "r", SlotSet::ALL, true));
+        // The even ones saw that the relay counts anew, the odd ones did not.
         facts[0].generation = 1;
-        assert!(!has_unread(&facts, "r", even));
-        assert!(has_unread(&facts, "r", SlotSet::ALL));
+        assert!(!is_unread(&facts, "r", even, false));
+        assert!(is_unread(&facts, "r", odd, false));
+        assert!(is_unread(&facts, "r", SlotSet::ALL, false));
     }
 
     #[test]

@@ -40,7 +40,11 @@ pub struct Origin {
 
 /// The watermark of one stream. Locked once a chunk, never once a frame.
 #[derive(Debug, Default)]
-pub struct Progress(Mutex<State>);
+pub struct Progress {
+    state: Mutex<State>,
+    /// How many outages of the store there had been when it began.
+    outages: u64,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -68,6 +72,19 @@ struct Outstanding {
 }
 
 impl Progress {
+    /// Of a stream that begins after so many outages of the store.
+    pub fn after(outages: u64) -> Self {
+        Self {
+            state: Mutex::default(),
+            outages,
+        }
+    }
+
+    /// How many outages of the store there had been when it began.
+    pub fn outages(&self) -> u64 {
+        self.outages
+    }
+
     /// Starts a span after `from`; the one before takes no more frames.
     pub fn begin(&self, origin: Arc<Origin>, from: Point) {
         let kind = origin.kind;
@@ -196,7 +213,7 @@ impl Progress {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

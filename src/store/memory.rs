@@ -5,6 +5,7 @@
 //! replaced or cleaned up, so no order of writes can matter. It shares no code with the embedded store.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ pub struct MemoryStore {
     state: Mutex<State>,
     quarantine_max_bytes: u64,
     sync_lag: Duration,
+    outages: AtomicU64,
 }
 
 /// One write to a record; the order of the fields is the order in which writes win.
@@ -81,6 +83,7 @@ impl MemoryStore {
             state: Mutex::default(),
             quarantine_max_bytes: bytes,
             sync_lag: Duration::ZERO,
+            outages: AtomicU64::new(0),
         }
     }
 
@@ -88,6 +91,12 @@ impl MemoryStore {
     pub fn with_sync_lag(mut self, lag: Duration) -> Self {
         self.sync_lag = lag;
         self
+    }
+
+    /// It was away once more.
+    #[cfg(test)]
+    pub(crate) fn was_away(&self) {
+        self.outages.fetch_add(1, SeqCst);
     }
 
     fn read(&self) -> MutexGuard<'_, State> {
@@ -107,6 +116,10 @@ impl MemoryStore {
 impl Store for MemoryStore {
     fn sync_lag(&self) -> Duration {
         self.sync_lag
+    }
+
+    fn outages(&self) -> u64 {
+        self.outages.load(SeqCst)
     }
 
     async fn apply(&self, mut batch: WriteBatch) -> Result<WriteBatch, StoreError> {

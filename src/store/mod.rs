@@ -134,6 +134,12 @@ pub trait Store: Send + Sync + 'static {
         Duration::ZERO
     }
 
+    /// How often the machines that hold the data were away together. Where this grew, a power cut may have taken what was
+    /// acknowledged within [`Store::sync_lag`] before: what is not claimed yet of a stream has to be read again.
+    fn outages(&self) -> u64 {
+        0
+    }
+
     /// Applies a batch atomically; resolves when it is durable, and gives the emptied batch back for reuse.
     async fn apply(&self, batch: WriteBatch) -> Result<WriteBatch, StoreError>;
 

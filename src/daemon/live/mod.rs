@@ -5,7 +5,7 @@
 mod pause;
 mod position;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,6 +61,10 @@ pub(crate) struct Live {
     watched: watch::Sender<Arc<Progress>>,
     /// Where each relay goes on; the current one's is in `continuity`.
     tails: HashMap<String, Resume>,
+    /// Relays whose newest generation is read from its oldest frame.
+    unread: HashSet<String>,
+    /// The newest generation that is known of each relay.
+    generations: HashMap<String, u32>,
     current: Option<Current>,
     /// How often each relay said that our cursor is ahead of it, since its stream went on.
     future_cursors: HashMap<String, u32>,
@@ -86,13 +90,15 @@ enum Stop {
 impl Live {
     /// A stream that goes on where these facts end. The progress can be watched.
     pub fn new(parts: LiveParts, facts: &[Fact]) -> (Self, watch::Receiver<Arc<Progress>>) {
-        let progress = Arc::new(Progress::default());
+        let progress = parts.recorder.progress();
         let (watched, watching) = watch::channel(progress.clone());
         let mut live = Self {
             parts,
             progress,
             watched,
             tails: HashMap::new(),
+            unread: HashSet::new(),
+            generations: HashMap::new(),
             current: None,
             future_cursors: HashMap::new(),
             times: Times::default(),

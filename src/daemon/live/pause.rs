@@ -25,6 +25,9 @@ impl Live {
     /// Why ingestion has to pause now. Of the two it is the clock if it can be: a clock that is far behind makes every frame
     /// fail, and for that nothing may be quarantined.
     pub(super) fn must_pause(&self) -> Option<Pause> {
+        if self.parts.recorder.is_doubtful(&self.progress) {
+            return Some(Pause::Store);
+        }
         let tripped = self.parts.faults.tripped();
         let samples = if tripped { FEW_SAMPLES } else { CLOCK_SAMPLES };
         let now = self.parts.clock.now_micros();
@@ -58,6 +61,8 @@ impl Live {
         self.parts.router.reset();
         self.parts.recorder.save(&self.progress).await?;
         match &pause {
+            // The facts can be read once it is back.
+            Pause::Store => {}
             Pause::Faults => {
                 let wait = tokio::time::sleep(self.parts.faults.limits().pause);
                 tokio::select! { () = wait => {}, () = shutdown.cancelled() => {} }
@@ -79,19 +84,20 @@ impl Live {
 
     /// Forgets the stream and goes on behind its watermark.
     async fn go_back(&mut self, shutdown: &CancellationToken) -> Result<(), StoreError> {
-        let left = std::mem::take(&mut self.progress);
-        self.watched.send_replace(self.progress.clone());
         self.times = Times::default();
         self.current = None;
-        self.tails.clear();
         let Some(facts) = self.facts(shutdown).await? else {
             return Ok(());
         };
+        let next = self.parts.recorder.progress();
+        let left = std::mem::replace(&mut self.progress, next);
+        self.watched.send_replace(self.progress.clone());
         self.go_on_behind(&facts);
         // A stream that began at the live head and of which nothing is durable yet has no fact. What came before its first
         // proven number is asked for again as well.
         if let Some((origin, at)) = left.tail()
             && !self.parts.from_oldest
+            && !self.unread.contains(&origin.relay)
             && !self.tails.contains_key(&origin.relay)
         {
             let tail = Resume {

@@ -31,7 +31,7 @@ impl Live {
         if tail.is_some() && refused >= FUTURE_CURSORS {
             return Some(0);
         }
-        cursor(tail, self.parts.from_oldest)
+        cursor(tail, self.parts.from_oldest || self.unread.contains(relay))
     }
 
     /// The current relay says that our cursor is ahead of its numbers.
@@ -59,7 +59,8 @@ impl Live {
             self.tails.insert(left.relay, tail);
         }
         let tail = self.tails.get(relay);
-        let generation = tail.map_or(0, |tail| tail.generation);
+        let known = self.generations.get(relay).copied();
+        let generation = tail.map_or(known.unwrap_or_default(), |tail| tail.generation);
         let run = self.new_run();
         let mut current = Current {
             relay: relay.to_owned(),
@@ -140,25 +141,23 @@ impl Live {
         }
     }
 
-    /// Sets the tails of all relays behind these facts. Where some slots were never read and all that a relay has is asked
-    /// for (a worker that has claimed nothing yet, and then another number of workers), it is read from its oldest frame.
+    /// Goes on behind these facts at each relay: at its tail, or where its newest generation is unread, at its oldest frame.
     pub(super) fn go_on_behind(&mut self, facts: &[Fact]) {
-        let mut relays: Vec<&str> = facts.iter().map(|fact| fact.relay.as_str()).collect();
-        relays.sort_unstable();
-        relays.dedup();
-        for relay in relays {
-            let Some(mut tail) = ledger::resume(facts, relay, self.parts.slots) else {
+        self.tails.clear();
+        self.unread.clear();
+        self.generations.clear();
+        for relay in facts.iter().map(|fact| &fact.relay) {
+            let Some(newest) = ledger::newest_generation(facts, relay) else {
                 continue;
             };
-            if self.parts.from_oldest && ledger::has_unread(facts, relay, self.parts.slots) {
-                tail = Resume {
-                    generation: tail.generation,
-                    seq: 0,
-                    time: 0,
-                    anchored: false,
-                };
+            if self.generations.insert(relay.clone(), newest).is_some() {
+                continue;
             }
-            self.tails.insert(relay.to_owned(), tail);
+            if ledger::is_unread(facts, relay, self.parts.slots, self.parts.from_oldest) {
+                self.unread.insert(relay.clone());
+            } else if let Some(tail) = ledger::resume(facts, relay, self.parts.slots) {
+                self.tails.insert(relay.clone(), tail);
+            }
         }
     }
 

@@ -204,3 +204,30 @@ async fn a_store_that_is_synced_is_claimed_at_once() {
     assert_eq!(stream.claimed().await, seq);
     assert_eq!(stream.recorder.claimed().await, Some(at(seq)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_an_outage_may_have_taken_is_not_claimed() {
+    let mut stream = Stream::start(LAG);
+    let first = stream.frame();
+    stream.acknowledge(first);
+    pass(LAG + 2 * PERIOD).await;
+    assert_eq!(stream.claimed().await, first);
+    let lost = stream.frame();
+    stream.acknowledge(lost);
+    pass(2 * PERIOD).await;
+    stream.store.was_away();
+    pass(2 * LAG).await;
+    assert_eq!(stream.claimed().await, first);
+    stream.recorder.settle(&stream.progress).await.unwrap();
+    assert_eq!(stream.claimed().await, first);
+    // The stream goes back behind what is claimed.
+    assert!(stream.recorder.is_doubtful(&stream.progress));
+    stream.progress = stream.recorder.progress();
+    stream.watched.send_replace(stream.progress.clone());
+    stream.begin(RUN + 1, first);
+    stream.next = lost;
+    let again = stream.frame();
+    stream.acknowledge(again);
+    pass(LAG + 2 * PERIOD).await;
+    assert_eq!(stream.claimed().await, again);
+}

@@ -16,6 +16,13 @@ impl Store for ScyllaStore {
         self.sync_lag
     }
 
+    fn outages(&self) -> u64 {
+        match self.sync_lag.is_zero() {
+            true => 0,
+            false => self.requests.outages(),
+        }
+    }
+
     async fn apply(&self, mut batch: WriteBatch) -> Result<WriteBatch, StoreError> {
         if self.requests.is_closed() {
             return Err(StoreError::Closed);

@@ -40,6 +40,10 @@ const TOO_LARGE: &[&str] = &["is too large", "is too big", "exceededmaxsize"];
 
 /// The label of a table that is missing, or other than it must be.
 pub(super) const SCHEMA: &str = "schema";
+/// The label of a node that can't be reached.
+pub(super) const CONNECTION: &str = "connection";
+/// The label of too few nodes for a quorum.
+pub(super) const UNAVAILABLE: &str = "unavailable";
 
 /// What can be done about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +87,7 @@ fn judge(error: &ExecutionError) -> (Verdict, &'static str) {
             (Verdict::Again, "denied")
         }
         ExecutionError::EmptyPlan | ExecutionError::ConnectionPoolError(_) => {
-            (Verdict::Again, "connection")
+            (Verdict::Again, CONNECTION)
         }
         ExecutionError::LastAttemptError(error) => judge_attempt(error),
         _ => (Verdict::Again, "driver"),
@@ -95,7 +99,7 @@ fn judge_attempt(error: &RequestAttemptError) -> (Verdict, &'static str) {
         RequestAttemptError::SerializationError(_)
         | RequestAttemptError::CqlRequestSerialization(_) => (Verdict::Never, "refused"),
         RequestAttemptError::UnableToAllocStreamId => (Verdict::Overload, "overloaded"),
-        RequestAttemptError::BrokenConnectionError(_) => (Verdict::Again, "connection"),
+        RequestAttemptError::BrokenConnectionError(_) => (Verdict::Again, CONNECTION),
         RequestAttemptError::DbError(error, message) => judge_answer(error, message),
         _ => (Verdict::Again, "driver"),
     }
@@ -107,8 +111,8 @@ fn judge_answer(error: &DbError, message: &str) -> (Verdict, &'static str) {
         DbError::WriteTimeout { .. } | DbError::ReadTimeout { .. } => {
             (Verdict::Overload, "timeout")
         }
-        DbError::Unavailable { .. } => (Verdict::Overload, "unavailable"),
-        DbError::IsBootstrapping => (Verdict::Again, "unavailable"),
+        DbError::Unavailable { .. } => (Verdict::Overload, UNAVAILABLE),
+        DbError::IsBootstrapping => (Verdict::Again, UNAVAILABLE),
         DbError::WriteFailure { .. } | DbError::ReadFailure { .. } => (Verdict::Again, "failure"),
         DbError::AuthenticationError | DbError::Unauthorized => (Verdict::Again, "denied"),
         DbError::Invalid | DbError::SyntaxError if has_any(message, MISSING) => {

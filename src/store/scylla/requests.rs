@@ -3,7 +3,7 @@
 //! What can be tried again is, with growing pauses: writes for ever, for nothing may be lost and the stream waits, and
 //! reads for as long as somebody who asked has patience. A pause holds no place among the requests that are on their way.
 
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::errors::{Failure, SCHEMA, Verdict, classify};
+use super::errors::{CONNECTION, Failure, SCHEMA, UNAVAILABLE, Verdict, classify};
 use super::lease::Lease;
 use super::limiter::{Limiter, Permit};
 use crate::store::StoreError;
@@ -50,6 +50,7 @@ pub(super) struct Requests {
     trouble: Trouble,
     /// How often a write found its table missing, or other than it must be.
     losses: AtomicUsize,
+    outages: Outages,
     retries: Counter,
 }
 
@@ -60,6 +61,28 @@ struct Trouble {
     waiting: AtomicUsize,
     /// What the last of them was told; `None` once one succeeded since.
     cause: Mutex<Option<String>>,
+}
+
+/// Times in which too few nodes were there.
+#[derive(Debug, Default)]
+struct Outages {
+    count: AtomicU64,
+    lasts: AtomicBool,
+}
+
+impl Outages {
+    fn begin(&self) {
+        if !self.lasts.swap(true, SeqCst) {
+            self.count.fetch_add(1, SeqCst);
+        }
+    }
+
+    fn end(&self) {
+        // Mostly there is none, and reading is cheaper than writing.
+        if self.lasts.load(SeqCst) {
+            self.lasts.store(false, SeqCst);
+        }
+    }
 }
 
 /// A write that failed at least once; not counted any more when it is dropped.
@@ -77,6 +100,7 @@ impl Requests {
             closed: CancellationToken::new(),
             trouble: Trouble::default(),
             losses: AtomicUsize::new(0),
+            outages: Outages::default(),
             retries: names::STORE_RETRIES.with([]),
         }
     }
@@ -92,6 +116,11 @@ impl Requests {
     /// How often a write found its table missing: once that changes, what was written before may be gone.
     pub fn losses(&self) -> usize {
         self.losses.load(SeqCst)
+    }
+
+    /// How often too few nodes were there to take a write.
+    pub fn outages(&self) -> u64 {
+        self.outages.count.load(SeqCst)
     }
 
     /// Ends all that is on its way or waits with [`StoreError::Closed`], and all that is asked for from now on.
@@ -230,6 +259,7 @@ impl Requests {
                 Ok(answer) => {
                     permit.answered();
                     self.trouble.clear();
+                    self.outages.end();
                     return Ok(answer);
                 }
                 Err(error) => note(&error),
@@ -241,8 +271,10 @@ impl Requests {
             if failure.verdict == Verdict::Never {
                 return Err(StoreError::Refused(failure.words));
             }
-            if failure.kind == SCHEMA {
-                self.losses.fetch_add(1, SeqCst);
+            match failure.kind {
+                SCHEMA => _ = self.losses.fetch_add(1, SeqCst),
+                CONNECTION | UNAVAILABLE => self.outages.begin(),
+                _ => {}
             }
             waiting.failed(&self.trouble, table, &failure);
             self.retries.increment(1);
