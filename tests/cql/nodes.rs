@@ -301,7 +301,14 @@ async fn nodes_fall_and_come_back_and_nothing_is_lost() {
     story.falls_and_returns(1).await;
     story.falls_and_returns(3).await;
     story.is_paused(2, PAUSED * scale).await;
+    let pauses = |story: &Story| story.daemon.lines("ingestion pauses").len();
+    assert_eq!(pauses(&story), 0, "two nodes are enough");
     story.all_are_down(ALL_DOWN * scale).await;
+
+    assert!(
+        pauses(&story) > 0,
+        "what the nodes acknowledged last is in doubt"
+    );
 
     stream.relay.publish_all();
     story.daemon.until_durable(truth.last_seq()).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use penstock::decode::Tid;
 use penstock::store::StoreError;
-use penstock::store::scylla::ScyllaStore;
+use penstock::store::scylla::{ScyllaOptions, ScyllaStore};
 
 use crate::contract::{DID, POST, fact, one};
 use crate::faults::{Shaken, in_time};
@@ -23,8 +23,7 @@ async fn tombstones_that_go_early_are_refused_and_nothing_is_altered() {
         for create in [true, false] {
             let options = keyspace.options();
             let name = options.keyspace.clone();
-            let opened =
-                ScyllaStore::open(penstock::store::scylla::ScyllaOptions { create, ..options });
+            let opened = ScyllaStore::open(ScyllaOptions { create, ..options });
             let error = opened.await.map(drop).expect_err("it opens");
             assert!(matches!(error, StoreError::Schema(_)), "{error:?}");
             let words = error.to_string();
@@ -96,4 +95,38 @@ async fn writes_wait_for_a_keyspace_that_is_dropped() {
     let anew = shaken.keyspace.open().await;
     assert!(anew.facts().await.unwrap().is_empty());
     anew.put_facts(&[fact(0, 100)]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_table_that_was_dropped_is_not_made_anew_and_nothing_is_claimed() {
+    let Some(keyspace) = Keyspace::fresh().await else {
+        return;
+    };
+    let store = keyspace.open().await;
+    store.put_facts(&[fact(0, 100)]).await.unwrap();
+    keyspace.run("DROP TABLE KS.records").await;
+    for create in [true, false] {
+        let options = ScyllaOptions {
+            create,
+            ..keyspace.options()
+        };
+        let opened = ScyllaStore::open(options).await;
+        let error = opened.map(drop).expect_err("it opens");
+        assert!(matches!(error, StoreError::Schema(_)), "{error:?}");
+        let words = error.to_string();
+        for part in ["records is gone", "backup", "DROP KEYSPACE"] {
+            assert!(words.contains(part), "{part} in {words}");
+        }
+    }
+    let made = ScyllaStore::create(&keyspace.options()).await;
+    assert!(matches!(made, Err(StoreError::Schema(_))), "{made:?}");
+
+    // Somebody makes it by hand, while the store is open.
+    keyspace
+        .run("CREATE TABLE KS.records (did text PRIMARY KEY)")
+        .await;
+    let claimed = store.put_facts(&[fact(100, 200)]).await;
+    let error = claimed.expect_err("it claims what is lost").to_string();
+    assert!(error.contains("records was dropped"), "{error}");
+    assert_eq!(store.facts().await.unwrap(), [fact(0, 100)]);
 }

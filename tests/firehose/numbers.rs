@@ -3,8 +3,8 @@
 use penstock::ledger;
 use penstock::slot::SlotSet;
 use penstock_loadtest::{
-    ConnectionFaults, Corruption, Pace, RelayOptions, RelayServer, StreamFaults, World, WorldSpec,
-    now_micros,
+    ConnectionFaults, Corruption, Oracle, Pace, RelayOptions, RelayServer, StreamFaults, World,
+    WorldSpec, now_micros,
 };
 
 use crate::worker::{Stopped, Worker};
@@ -82,9 +82,8 @@ async fn lying_numbers_never_move_the_watermark() {
     assert!(stopped.held().await <= relay.head());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_relay_that_counts_anew_begins_a_new_generation() {
-    use penstock_loadtest::{Cursors, Future};
+/// A stream, one that counts anew on the same host, and what must be held of both.
+fn counted_anew() -> (World, World, Oracle) {
     const MINUTE: u64 = 60_000_000;
     let now = now_micros();
     let old = World::generate(&WorldSpec {
@@ -101,6 +100,13 @@ async fn a_relay_that_counts_anew_begins_a_new_generation() {
     let mut both = (*old.oracle).clone();
     both.repos.extend(new.oracle.repos.clone());
     both.records.extend(new.oracle.records.clone());
+    (old, new, both)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_counts_anew_begins_a_new_generation() {
+    use penstock_loadtest::{Cursors, Future};
+    let (old, new, both) = counted_anew();
     for future in [Future::Error, Future::SilentOldest, Future::SilentLive] {
         let relay = RelayServer::start(&old, RelayOptions::default()).unwrap();
         let addr = relay.addr;
@@ -254,4 +260,43 @@ async fn text_messages_pass_no_frame_by() {
     let stopped = worker.stop().await;
     stopped.holds(&world.oracle).await;
     assert_eq!(gaps(&stopped).await, []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_was_away_when_the_relay_counted_anew_reads_it_from_its_start() {
+    let (old, new, both) = counted_anew();
+    let relay = RelayServer::start(&old, RelayOptions::default()).unwrap();
+    let addr = relay.addr;
+    let Some(mut first) = Worker::start_one_of(&relay, 0, 2).await else {
+        return;
+    };
+    let mut second = first.beside(&relay, 1, 2).await;
+    first.until_seq(relay.head()).await;
+    second.until_seq(relay.head()).await;
+    second.stop().await;
+    drop(relay);
+    let options = RelayOptions {
+        listen: addr,
+        ..manual(0)
+    };
+    let relay = RelayServer::start(&new, options).unwrap();
+    let connected = async || relay.open_connections() > 0;
+    first.until(connected, "a connection").await;
+    relay.publish_all();
+    let (store, head) = (first.store.clone(), relay.head());
+    let holds = async |id: u16| {
+        let facts = store.facts().await.unwrap();
+        let slots = SlotSet::owned_by(id, 2);
+        let mut newer = facts.iter().filter(|fact| fact.generation == 1);
+        newer.any(|fact| fact.slots == slots && fact.from_seq == 0 && fact.to_seq == head)
+    };
+    first
+        .until(async || holds(0).await, "the first worker")
+        .await;
+    let mut second = first.beside(&relay, 1, 2).await;
+    second
+        .until(async || holds(1).await, "the second worker")
+        .await;
+    second.stop().await;
+    first.stop().await.holds(&both).await;
 }

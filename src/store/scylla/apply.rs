@@ -4,7 +4,7 @@
 //! the order within one record matters to readers: its hint comes after it, or the sweeper would take it for stale.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 
 use super::ScyllaOptions;
 use super::cells::{HeadCell, RecordCell, StatusCell};
-use super::changes::{Stamps, Stripes, first, signed};
+use super::changes::{Stamps, Stripes, TableIds, first, signed};
 use super::hints::{Hint, Months};
 use super::jobs::{Job, jobs};
 use super::requests::Requests;
@@ -49,8 +49,8 @@ pub(super) struct Writes {
     index: bool,
     months: Months,
     pub(super) keyspace: String,
-    /// The id that the ledger was made with, as it was first seen.
-    pub(super) ledger: OnceLock<String>,
+    /// The tables as they were at the start.
+    pub(super) tables: TableIds,
 }
 
 /// The values of a record's statement.
@@ -62,16 +62,17 @@ enum RecordRow<'a> {
 }
 
 impl Writes {
-    /// Writes with these statements into what the options name.
+    /// Writes with these statements into these tables.
     pub fn new(
         requests: Arc<Requests>,
         statements: Arc<Statements>,
+        tables: TableIds,
         options: &ScyllaOptions,
     ) -> Self {
         Self {
             places: Semaphore::new(options.in_flight.clamp(1, Semaphore::MAX_PERMITS)),
-            keyspace: options.keyspace.clone(),
-            ledger: OnceLock::new(),
+            keyspace: options.keyspace.to_lowercase(),
+            tables,
             requests,
             statements,
             sync_lag: options.sync_lag,

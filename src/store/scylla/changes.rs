@@ -1,5 +1,6 @@
 //! Changes of whole repositories, and the ledger's facts.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::apply::Writes;
 use super::cells::CompleteCell;
+use super::schema::TABLES;
 use super::session::explain;
 use crate::clock::{Clock, SystemClock};
 use crate::slot::{lane_of_place, place};
@@ -151,7 +153,7 @@ impl Writes {
     /// As for [`Writes::remove`].
     pub async fn put_facts(&self, facts: &[Fact]) -> Result<(), StoreError> {
         check_facts(facts)?;
-        self.same_ledger().await?;
+        self.same_tables().await?;
         let mut running = FuturesUnordered::new();
         for fact in facts {
             running.push(self.put_fact(fact));
@@ -162,50 +164,63 @@ impl Writes {
         while let Some(done) = running.next().await {
             done?;
         }
+        // They may have waited until there was another ledger.
+        if let Err(error) = self.same_tables().await {
+            for fact in facts {
+                self.delete_fact(fact).await?;
+            }
+            return Err(error);
+        }
         Ok(())
     }
 
-    /// A keyspace that was dropped and made again lacks what was acknowledged before: nothing of that may be claimed in it.
-    pub(super) async fn same_ledger(&self) -> Result<(), StoreError> {
+    async fn delete_fact(&self, fact: &Fact) -> Result<(), StoreError> {
+        let (generation, run, from) = fact_key(fact)?;
+        let at = signed("seq", fact.to_seq)?;
+        let values = (at, &fact.relay, generation, run, from);
+        let statement = &self.statements.delete_fact;
+        self.requests.write("ledger", statement, values).await
+    }
+
+    /// Tables that were dropped and made again lack what was acknowledged before: nothing of that may be claimed. While one is
+    /// gone, this waits: somebody may bring it back.
+    async fn same_tables(&self) -> Result<(), StoreError> {
         let found = loop {
-            match self.ledger_id().await? {
-                Some(id) => break id,
-                // It is gone. Somebody may bring it back.
-                None => self.requests.pause(GONE).await?,
+            let found = self.table_ids().await?;
+            if self.tables.keys().all(|table| found.contains_key(table)) {
+                break found;
             }
+            self.requests.pause(GONE).await?;
         };
-        match *self.ledger.get_or_init(|| found.clone()) == found {
-            true => Ok(()),
-            false => Err(StoreError::Failed(format!(
-                "the keyspace {} was dropped and made again: what this process wrote before is not there any more; start it \
-                 again",
+        let changed = self
+            .tables
+            .iter()
+            .find(|(table, id)| found.get(*table) != Some(*id));
+        match changed {
+            None => Ok(()),
+            Some((table, _)) => Err(StoreError::Failed(format!(
+                "the table {}.{table} was dropped and made again: what was written to it before is not there any more, and \
+                 nothing is claimed; restore it from a backup, or drop the keyspace to begin anew",
                 self.keyspace
             ))),
         }
     }
 
-    /// The id that the ledger was made with.
-    async fn ledger_id(&self) -> Result<Option<String>, StoreError> {
-        let statement = &self.statements.ledger_id;
-        let keyspace = (self.keyspace.to_lowercase(),);
+    async fn table_ids(&self) -> Result<TableIds, StoreError> {
+        let (statement, keyspace) = (&self.statements.table_ids, (&self.keyspace,));
         let answer = self.requests.read_to_write("ledger", statement, keyspace);
-        Ok(first::<(String,)>(answer.await?)?.map(|(id,)| id))
+        table_ids(answer.await?)
     }
 
     async fn put_fact(&self, fact: &Fact) -> Result<(), StoreError> {
-        let generation = i32::try_from(fact.generation).map_err(|_| {
-            StoreError::Refused(format!(
-                "the generation {} is beyond 31 bits",
-                fact.generation
-            ))
-        })?;
+        let (generation, run, from_seq) = fact_key(fact)?;
         let slots = fact.slots.to_bytes();
         let to_seq = signed("seq", fact.to_seq)?;
         let values = (
             &fact.relay,
             generation,
-            signed("run", fact.run)?,
-            signed("seq", fact.from_seq)?,
+            run,
+            from_seq,
             to_seq,
             signed("time", fact.from_time)?,
             signed("time", fact.to_time)?,
@@ -217,6 +232,32 @@ impl Writes {
         let statement = &self.statements.put_fact;
         self.requests.write("ledger", statement, values).await
     }
+}
+
+/// Generation, run, from_seq.
+fn fact_key(fact: &Fact) -> Result<(i32, i64, i64), StoreError> {
+    let generation = i32::try_from(fact.generation).map_err(|_| {
+        let generation = fact.generation;
+        StoreError::Refused(format!("the generation {generation} is beyond 31 bits"))
+    })?;
+    let run = signed("run", fact.run)?;
+    Ok((generation, run, signed("seq", fact.from_seq)?))
+}
+
+/// By table, the id that it was made with: another one where it was dropped and made again.
+pub(super) type TableIds = BTreeMap<String, String>;
+
+/// The tables of this build, and their ids.
+pub(super) fn table_ids(answer: QueryResult) -> Result<TableIds, StoreError> {
+    let garbled = |error: String| StoreError::Unavailable(explain(&error));
+    let rows = answer.into_rows_result();
+    let rows = rows.map_err(|error| garbled(error.to_string()))?;
+    let found = rows.rows::<(String, String)>();
+    let found = found.map_err(|error| garbled(error.to_string()))?;
+    let ids = found.collect::<Result<TableIds, _>>();
+    let mut ids = ids.map_err(|error| garbled(error.to_string()))?;
+    ids.retain(|name, _| TABLES.iter().any(|table| table.name == name));
+    Ok(ids)
 }
 
 /// The label of `ledger.kind`.

@@ -45,6 +45,9 @@ pub(super) const CONNECTION: &str = "connection";
 /// The label of too few nodes for a quorum.
 pub(super) const UNAVAILABLE: &str = "unavailable";
 
+/// The label of a user who may not.
+pub(super) const DENIED: &str = "denied";
+
 /// What can be done about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -84,7 +87,7 @@ fn judge(error: &ExecutionError) -> (Verdict, &'static str) {
         ExecutionError::BadQuery(_) => (Verdict::Never, "refused"),
         ExecutionError::RequestTimeout(_) => (Verdict::Overload, "timeout"),
         ExecutionError::ConnectionPoolError(error) if is_denied(&error.to_string()) => {
-            (Verdict::Again, "denied")
+            (Verdict::Again, DENIED)
         }
         ExecutionError::EmptyPlan | ExecutionError::ConnectionPoolError(_) => {
             (Verdict::Again, CONNECTION)
@@ -114,7 +117,7 @@ fn judge_answer(error: &DbError, message: &str) -> (Verdict, &'static str) {
         DbError::Unavailable { .. } => (Verdict::Overload, UNAVAILABLE),
         DbError::IsBootstrapping => (Verdict::Again, UNAVAILABLE),
         DbError::WriteFailure { .. } | DbError::ReadFailure { .. } => (Verdict::Again, "failure"),
-        DbError::AuthenticationError | DbError::Unauthorized => (Verdict::Again, "denied"),
+        DbError::AuthenticationError | DbError::Unauthorized => (Verdict::Again, DENIED),
         DbError::Invalid | DbError::SyntaxError if has_any(message, MISSING) => {
             (Verdict::Again, SCHEMA)
         }

@@ -1,7 +1,8 @@
 //! `records_by_collection`: what is new in a collection, and the sweep of the hints that came to nothing.
 //!
 //! A hint is the key of an upsert and its version. It holds while the record is of that `rev` and version; readers confirm
-//! each. Versions only grow, so a hint that failed once fails for ever. The sweep deletes it at its own version, which
+//! each. Versions only grow, so a hint that failed once fails for ever, unless a power cut took the record and left the hint: the
+//! sweep rests until that is read again. It deletes it at its own version, which
 //! leaves a newer hint of the same record alone. A hint must be written after its record was acknowledged, or the sweep
 //! could take it for one that failed.
 

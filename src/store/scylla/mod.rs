@@ -109,6 +109,10 @@ const SWEEP_STEP: Duration = Duration::from_millis(250);
 /// and between two passes.
 const SWEEP_PASS: Duration = Duration::from_secs(3600);
 
+/// Time before the first pass, and after an outage: a power cut may have taken a record and left its hint, which must not be
+/// taken for stale before the stream was read again.
+const SWEEP_REST: Duration = Duration::from_secs(600);
+
 /// An open CQL store.
 pub struct ScyllaStore {
     requests: Arc<Requests>,
@@ -158,6 +162,11 @@ impl ScyllaStore {
         let keyspace = &options.keyspace;
         let statements = Statements::prepare(&session, keyspace, levels).await?;
         let questions = ReadStatements::prepare(&session, keyspace, levels).await?;
+        // Before the lease is taken: what fails behind that has to give it back.
+        let values = (keyspace.to_lowercase(),);
+        let tables = session.execute_unpaged(&statements.table_ids, values).await;
+        let tables = tables.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let tables = changes::table_ids(tables)?;
         let tenure = match &options.lease {
             Some(terms) => Some(Tenure::begin(session.clone(), keyspace, levels, terms).await?),
             None => None,
@@ -176,8 +185,7 @@ impl ScyllaStore {
             slots: options.slots,
             quarantine_max_bytes: options.quarantine_max_bytes,
         });
-        let writes = Writes::new(requests.clone(), Arc::new(statements), &options);
-        writes.same_ledger().await?;
+        let writes = Writes::new(requests.clone(), Arc::new(statements), tables, &options);
         let upkeep = tokio::spawn(upkeep(reader.clone()));
         Ok(Self {
             writes,
@@ -241,7 +249,13 @@ async fn bound(reader: &Reader) {
 
 async fn sweep(reader: &Reader) {
     let mut cursor = SweepCursor::default();
+    let mut outages = None;
     loop {
+        let now = reader.requests.outages();
+        if outages.replace(now) != Some(now) {
+            tokio::time::sleep(SWEEP_REST).await;
+            continue;
+        }
         let pause = match reader.sweep_step(cursor).await {
             Ok(Some(next)) => {
                 cursor = next;

@@ -1,5 +1,6 @@
 //! Connecting: contact points, authentication, TLS, and whose CQL it is.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,7 +75,34 @@ pub(super) async fn connect(options: &ScyllaOptions) -> Result<Session, StoreErr
         builder = builder.tls_context(Some(Arc::clone(tls)));
     }
     let connected = builder.build().await;
-    connected.map_err(|error| refused(options, &error))
+    let session = connected.map_err(|error| refused(options, &error))?;
+    datacenter(&session, options)?;
+    Ok(session)
+}
+
+/// The datacenter must be told where there are several and the level is of one: each request would go to another, which
+/// has neither the lease nor what was just written.
+fn datacenter(session: &Session, options: &ScyllaOptions) -> Result<(), StoreError> {
+    let state = session.get_cluster_state();
+    let nodes = state.get_nodes_info().iter();
+    let there: BTreeSet<&str> = nodes
+        .filter_map(|node| node.datacenter.as_deref())
+        .collect();
+    let names = || there.iter().copied().collect::<Vec<_>>().join(", ");
+    match &options.datacenter {
+        Some(name) if !there.contains(name.as_str()) => Err(StoreError::Schema(format!(
+            "store.scylla.datacenter is '{name}', but the nodes are in {}",
+            names()
+        ))),
+        None if there.len() > 1 && levels(options.consistency).read == Consistency::LocalQuorum => {
+            Err(StoreError::Schema(format!(
+                "the nodes are in several datacenters ({}): set store.scylla.datacenter to the one that all workers write to, \
+                 or store.scylla.consistency to QUORUM",
+                names()
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What a connection that failed means, and what to set.

@@ -99,8 +99,10 @@ statements! {
     put_floor: Write "UPDATE KS.repos USING TIMESTAMP ? SET floors[?] = ? WHERE did = ?";
     /// relay, generation, run, from_seq, to_seq, from_time, to_time, slots, filter, kind, timestamp (to_seq).
     put_fact: Write "INSERT INTO KS.ledger (relay, generation, run, from_seq, to_seq, from_time, to_time, slots, filter, kind) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?";
-    /// keyspace: the id that its ledger was made with.
-    ledger_id: Read "SELECT CAST(id AS text) FROM system_schema.tables WHERE keyspace_name = ? AND table_name = 'ledger'";
+    /// timestamp (to_seq), relay, generation, run, from_seq.
+    delete_fact: Write "DELETE FROM KS.ledger USING TIMESTAMP ? WHERE relay = ? AND generation = ? AND run = ? AND from_seq = ?";
+    /// keyspace: its tables, and the ids that they were made with.
+    table_ids: Read "SELECT table_name, CAST(id AS text) FROM system_schema.tables WHERE keyspace_name = ?";
     /// slot, did, id, kind, reason, version, timestamp.
     put_repair: Write "INSERT INTO KS.repairs (slot, did, id, kind, reason, version) VALUES (?, ?, ?, ?, ?, ?) USING TIMESTAMP ?";
     /// timestamp, slot, did, id.

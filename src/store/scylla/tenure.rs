@@ -48,9 +48,13 @@ impl Tenure {
             count: terms.count,
             ttl: terms.ttl,
             holder: Holder::find(&terms.data_dir, terms.worker_id)?,
-            consistency: levels.read,
-            // Workers that ask for no more than their own datacenter's copies are all in that one.
-            serial: match levels.read {
+            // There is no read of every quorum, and one of a single datacenter does not see what the others agreed on.
+            consistency: match levels.write {
+                Consistency::EachQuorum => Consistency::Quorum,
+                _ => levels.read,
+            },
+            // Workers that write no more than their own datacenter's copies are all in that one.
+            serial: match levels.write {
                 Consistency::LocalQuorum => SerialConsistency::LocalSerial,
                 _ => SerialConsistency::Serial,
             },

@@ -47,12 +47,24 @@ impl Found {
                  (penstock dump --full, penstock import)"
             ));
         }
+        if self.version.is_some() {
+            said.extend(self.missing().iter().map(|name| self.gone(name, layout)));
+        }
         self.types_differ(&mut said);
         for table in TABLES {
             self.columns_differ(table, &mut said);
             self.tombstones_go_early(table.name, layout, &mut said);
         }
         said
+    }
+
+    /// The version is written last: what is missing then was there once.
+    fn gone(&self, name: &str, layout: &Layout) -> String {
+        format!(
+            "{name} is gone, though schema_version says that all was made: with it went what the ledger claims; restore it from a \
+             backup, or DROP KEYSPACE {} to begin anew",
+            layout.keyspace
+        )
     }
 
     fn types_differ(&self, said: &mut Vec<String>) {

@@ -7,6 +7,7 @@ use scylla::client::session::Session;
 use scylla::response::query_result::QueryRowsResult;
 use scylla::serialize::row::SerializeRow;
 
+use super::super::errors::{DENIED, SCHEMA, Verdict, classify};
 use super::super::session::explain;
 use super::check::{Column, Found};
 use super::{Layout, VERSION};
@@ -147,8 +148,13 @@ fn enough_nodes(session: &Session, layout: &Layout) -> Result<(), StoreError> {
 async fn run(session: &Session, statement: &str) -> Result<(), StoreError> {
     let done = session.query_unpaged(statement, ()).await;
     done.map(drop).map_err(|error| {
-        let cause = explain(&error.to_string());
-        StoreError::Schema(format!("the server refuses '{statement}': {cause}"))
+        let failure = classify(&error);
+        let words = format!("the servers did not run '{statement}': {}", failure.words);
+        match (failure.kind, failure.verdict) {
+            (DENIED, _) => StoreError::Denied(words),
+            (SCHEMA, _) | (_, Verdict::Never) => StoreError::Schema(words),
+            _ => StoreError::Unavailable(words),
+        }
     })
 }
 
