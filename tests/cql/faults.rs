@@ -390,6 +390,34 @@ async fn what_a_node_never_takes_is_set_aside_and_the_rest_is_held() {
     assert_eq!(asked, wanted);
 }
 
+/// What is refused for all, whoever wrote it, is not the records' fault: writes wait.
+#[tokio::test]
+async fn servers_that_refuse_every_record_are_waited_for() {
+    let Some(keyspace) = Keyspace::fresh().await else {
+        return;
+    };
+    let shaken = Shaken::in_peace(keyspace).await;
+    let dids: Vec<String> = (0..300).map(|n| format!("did:web:{n}.example")).collect();
+    let mut batch = WriteBatch::new();
+    for did in &dids {
+        record(&mut batch, did, "common", Tid::new(1, 0), Some(b"value"));
+    }
+    let words = "a guardrail that nobody knows";
+    shaken
+        .between
+        .refuse(b"\x00\x00\x00\x06common", DbError::Invalid, words);
+    let store = shaken.store.clone();
+    let writing = tokio::spawn(async move { store.apply(batch).await });
+    let trouble = shaken.trouble().await;
+    assert!(trouble.contains(words), "{trouble}");
+    assert!(!writing.is_finished());
+    shaken.between.mend();
+    in_time("the batch", writing).await.unwrap().unwrap();
+    assert!(shaken.is_well().await);
+    let (records, _, _, frames) = dump(&*shaken.store).await;
+    assert_eq!((records.len(), frames.len()), (200, 100));
+}
+
 /// A real server says so in words of its own, and as it reads on, the connection stays.
 #[tokio::test]
 async fn a_record_that_is_really_too_large_is_set_aside() {

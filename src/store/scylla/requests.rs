@@ -29,6 +29,10 @@ use crate::telemetry::metrics as names;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The table whose rows may be refused for what somebody else wrote into them.
+const RECORDS: &str = "records";
+/// Records in a row that the servers may refuse: what hits more than these is no fault of the records.
+const REFUSALS: usize = 100;
 /// For how long a read is tried.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -51,6 +55,8 @@ pub(super) struct Requests {
     /// How often a write found its table missing, or other than it must be.
     losses: AtomicUsize,
     outages: Outages,
+    /// Records that were refused since one was taken.
+    refusals: AtomicUsize,
     retries: Counter,
 }
 
@@ -101,6 +107,7 @@ impl Requests {
             trouble: Trouble::default(),
             losses: AtomicUsize::new(0),
             outages: Outages::default(),
+            refusals: AtomicUsize::new(0),
             retries: names::STORE_RETRIES.with([]),
         }
     }
@@ -260,6 +267,9 @@ impl Requests {
                     permit.answered();
                     self.trouble.clear();
                     self.outages.end();
+                    if table == RECORDS && self.refusals.load(SeqCst) > 0 {
+                        self.refusals.store(0, SeqCst);
+                    }
                     return Ok(answer);
                 }
                 Err(error) => note(&error),
@@ -268,7 +278,7 @@ impl Requests {
                 Verdict::Overload => permit.overloaded(),
                 Verdict::Again | Verdict::Never => drop(permit),
             }
-            if failure.verdict == Verdict::Never {
+            if failure.verdict == Verdict::Never && !self.refuses_everything(table) {
                 return Err(StoreError::Refused(failure.words));
             }
             match failure.kind {
@@ -281,6 +291,11 @@ impl Requests {
             sleep(jitter(pause)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Counts a refusal. So many records in a row are no fault of theirs: they are tried again, until one is taken.
+    fn refuses_everything(&self, table: &str) -> bool {
+        table == RECORDS && self.refusals.fetch_add(1, SeqCst) >= REFUSALS
     }
 
     /// A place among the requests on their way, at a time at which this process may write.
