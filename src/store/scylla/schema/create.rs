@@ -54,7 +54,8 @@ pub(in super::super) async fn await_made(
         loop {
             look.tick().await;
             let found = found(session, layout).await?;
-            if found.missing().is_empty() && found.version.is_some() {
+            // The version is written last.
+            if found.version.is_some() {
                 return refuse(layout, &found);
             }
             if !waits {
