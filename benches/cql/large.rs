@@ -140,6 +140,7 @@ impl Large {
                 version,
                 filter: String::new(),
             },
+            settled: false,
         };
         self.store.complete_snapshot(done).await.unwrap();
         println!(

@@ -11,9 +11,10 @@ use tokio::task::JoinSet;
 
 use super::Counts;
 use super::read::read;
+use super::spill::Spill;
 use super::work::{Job, Work, record_sum};
 use crate::ledger::claims::{Cut, before_held, before_young_gaps};
-use crate::store::{Fact, RecordsQuery, Store, StoreError};
+use crate::store::{Fact, RecordsQuery, SnapshotDone, Store, StoreError};
 
 /// Writes on their way to the store.
 const IN_FLIGHT: usize = 16;
@@ -134,6 +135,7 @@ pub async fn import(
         .await
         .map_err(|error| ImportError::Failed(error.to_string()))??;
     tokio::time::sleep(store.sync_lag()).await;
+    put_completes(store, taken.completes).await?;
 
     let held = store.facts().await?;
     let unexplained = !was_empty && held.is_empty() && !taken.facts.is_empty();
@@ -149,6 +151,39 @@ pub async fn import(
         facts: facts.len(),
         cuts,
     })
+}
+
+/// Tells which repositories are complete, once their records are durable.
+async fn put_completes(store: &Arc<dyn Store>, completes: Spill) -> Result<(), ImportError> {
+    let unread = |error: std::io::Error| ImportError::Failed(format!("temporary file: {error}"));
+    let mut flying = JoinSet::new();
+    for line in completes.read().map_err(unread)? {
+        let (did, complete) = line.map_err(unread)?;
+        let done = SnapshotDone {
+            did,
+            scopes: Vec::new(),
+            complete,
+            settled: true,
+        };
+        if flying.len() >= IN_FLIGHT {
+            completed(flying.join_next().await)?;
+        }
+        let store = store.clone();
+        flying.spawn(async move { store.complete_snapshot(done).await });
+    }
+    while let Some(done) = flying.join_next().await {
+        completed(Some(done))?;
+    }
+    Ok(())
+}
+
+fn completed(
+    done: Option<Result<Result<(), StoreError>, tokio::task::JoinError>>,
+) -> Result<(), ImportError> {
+    match done {
+        Some(done) => Ok(done.map_err(|error| ImportError::Failed(error.to_string()))??),
+        None => Ok(()),
+    }
 }
 
 /// Earlier parts of a stream first, so that no part of them makes a gap.
@@ -210,7 +245,6 @@ async fn apply(store: &dyn Store, job: Job) -> Result<u64, ImportError> {
     let done = match work {
         Work::Batch(batch) => store.apply(batch).await.map(drop),
         Work::Remove(removal) => store.remove(removal).await,
-        Work::Complete(done) => store.complete_snapshot(done).await,
     };
     done.map(|()| last).map_err(|error| ImportError::Store {
         lines: Some((first, last)),

@@ -22,6 +22,7 @@ mod import;
 mod line;
 mod read;
 mod seal;
+mod spill;
 mod work;
 
 pub use export::{ExportError, export};

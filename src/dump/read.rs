@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 
 use super::import::{ImportError, ImportOptions};
 use super::line::{Header, Line};
+use super::spill::Spill;
 use super::work::{Gathering, Job};
 use super::{AGE_MAX, Counts, FORMAT, LINE_MAX, Seal};
 use crate::decode::REV_AHEAD_MICROS;
@@ -24,6 +25,7 @@ pub(super) struct Taken {
     pub(super) counts: Counts,
     /// Of the records, whatever their order: [`super::work::record_sum`].
     pub(super) sum: u64,
+    pub(super) completes: Spill,
 }
 
 /// Reads a dump to its end. A closed channel ends it early, without a mistake: who closed it knows why.

@@ -5,10 +5,11 @@ use serde::de::IgnoredAny;
 
 use super::line::{FloorCell, Line, QuarantineLine, RecordLine, RepoLine};
 use super::read::Taken;
+use super::spill::Spill;
 use crate::decode::{Cid, syntax};
 use crate::store::{
     Fact, HandleWrite, Quarantined, RecordBody, RecordWrite, Removal, Repair, RevWrite, Scope,
-    SnapshotDone, StatusWrite, WriteBatch,
+    StatusWrite, WriteBatch,
 };
 
 /// Bytes after which a batch goes to the store.
@@ -23,7 +24,6 @@ const VERSIONS: u64 = 1 << 53;
 pub(super) enum Work {
     Batch(WriteBatch),
     Remove(Removal),
-    Complete(SnapshotDone),
 }
 
 /// One call of the store, and the lines that it comes from.
@@ -39,7 +39,7 @@ impl Job {
     pub(super) fn size(&self) -> usize {
         match &self.work {
             Work::Batch(batch) => batch.size() + 128 * batch.len(),
-            Work::Remove(_) | Work::Complete(_) => 1024,
+            Work::Remove(_) => 1024,
         }
     }
 }
@@ -89,7 +89,7 @@ impl Gathering {
             }
             Line::Repo(repo) => {
                 counts.repos += 1;
-                self.repo(repo)
+                self.repo(repo, &mut taken.completes)
             }
             Line::Record(record) => {
                 counts.records += 1;
@@ -165,7 +165,7 @@ impl Gathering {
         Ok(())
     }
 
-    fn repo(&mut self, line: RepoLine<'_>) -> Result<(), String> {
+    fn repo(&mut self, line: RepoLine<'_>, completes: &mut Spill) -> Result<(), String> {
         check_did(&line.did)?;
         let did = line.did.into_owned();
         if let Some(cell) = line.handle {
@@ -202,15 +202,17 @@ impl Gathering {
         if let Some(complete) = line.complete {
             check_version(complete.version)?;
             // Only a snapshot of all collections says what is not in it, whatever was wanted since.
-            let scopes = match complete.filter.is_empty() {
-                true => vec![Scope::Repo],
-                false => Vec::new(),
-            };
-            self.alone(Work::Complete(SnapshotDone {
-                did,
-                scopes,
-                complete,
-            }));
+            if complete.filter.is_empty() && complete.version > 0 {
+                self.alone(Work::Remove(Removal {
+                    did: did.clone(),
+                    scope: Scope::Repo,
+                    version: complete.version - 1,
+                    floor: false,
+                }));
+            }
+            // That it is complete is true once its records are durable, which come later.
+            let kept = completes.put(&did, &complete);
+            kept.map_err(|error| format!("the temporary folder can't be written to: {error}"))?;
         }
         Ok(())
     }

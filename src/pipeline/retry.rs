@@ -8,7 +8,7 @@ use super::Source;
 use super::writes::{Counts, Writer};
 use crate::config::CollectionFilter;
 use crate::decode::{DecodeOptions, Decoder};
-use crate::store::{Repair, RepairKind, Store, StoreError, WriteBatch};
+use crate::store::{Repair, RepairKind, STORE_REFUSED, Store, StoreError, WriteBatch};
 
 /// A frame older than this is not taken in any more: what it would write could have been cleaned up since.
 const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -60,7 +60,9 @@ pub async fn take_in(
     }
     let age = Duration::from_micros(now.saturating_sub(entry.received));
     let mut batch = WriteBatch::new();
-    let outcome = if age > MAX_AGE {
+    // What the store refused is a record, not a frame.
+    let is_frame = entry.reason != STORE_REFUSED;
+    let outcome = if age > MAX_AGE || !is_frame {
         batch.put_repair(repair(entry.did.unwrap_or_default(), id));
         Outcome::Repair
     } else {
@@ -123,6 +125,32 @@ mod tests {
     use crate::store::memory::MemoryStore;
 
     const LAG: Duration = Duration::from_secs(15);
+
+    #[tokio::test]
+    async fn a_record_that_the_store_refused_is_fetched_instead() {
+        let store = MemoryStore::new();
+        let mut batch = WriteBatch::new();
+        batch.put_quarantined(Quarantined {
+            id: "id".to_owned(),
+            received: 1,
+            reason: STORE_REFUSED.to_owned(),
+            detail: String::new(),
+            source: "store".to_owned(),
+            seq: None,
+            did: Some("did:web:example.com".to_owned()),
+            raw: vec![0xa0],
+            evicted: None,
+        });
+        store.apply(batch).await.unwrap();
+        let options = RetryOptions {
+            decode: DecodeOptions::default(),
+            collections: CollectionFilter::ALL,
+            json: false,
+        };
+        let outcome = take_in(&store, &options, "id", 2).await.unwrap();
+        assert_eq!(outcome, Outcome::Repair);
+        assert_eq!(store.repairs(None, 10).await.unwrap().items.len(), 1);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn many_rows_wait_for_the_sync_once_and_go_last() {

@@ -122,6 +122,9 @@ pub struct Health {
     pub free_bytes: Option<u64>,
 }
 
+/// The reason of a row of the quarantine that holds a record (not a frame) which the store never takes.
+pub(crate) const STORE_REFUSED: &str = "store_refused";
+
 /// A store of what the network published.
 ///
 /// Every method that writes resolves when the write is acknowledged, which is durable once [`Store::sync_lag`] has passed.

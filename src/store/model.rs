@@ -234,6 +234,8 @@ pub struct SnapshotDone {
     pub scopes: Vec<Scope>,
     /// The snapshot.
     pub complete: Complete,
+    /// Whether its records were acknowledged at least the store's `sync_lag` ago; else that is waited for.
+    pub settled: bool,
 }
 
 /// S': the version that a full snapshot at `rev` is written at: not before its `rev`, above every floor, and above the

@@ -354,6 +354,7 @@ pub async fn late_writes_stay_hidden<S: Subject>(mut subject: S) {
                 version: NOW,
                 filter: String::new(),
             },
+            settled: false,
         };
         store.complete_snapshot(done).await.unwrap();
     }

@@ -75,6 +75,7 @@ async fn write(store: &dyn Store) {
             version: rev.micros(),
             filter: String::new(),
         },
+        settled: false,
     };
     store.complete_snapshot(done).await.unwrap();
     let fact = Fact {

@@ -25,6 +25,7 @@ mod keyspaces;
 mod kills;
 mod lease;
 mod logins;
+mod moves;
 mod nodes;
 #[path = "../pds/mod.rs"]
 mod pds;

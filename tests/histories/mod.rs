@@ -148,6 +148,7 @@ fn events() -> impl Strategy<Value = Event> {
                 did: DIDS[did].to_owned(),
                 scopes,
                 complete,
+                settled: false,
             })
         });
     prop_oneof![

@@ -241,6 +241,7 @@ async fn repos(store: &dyn Store) {
         did: did.to_owned(),
         scopes,
         complete,
+        settled: false,
     };
     let whole = done(ALICE, vec![Scope::Repo], complete(seen, version, ""));
     store.complete_snapshot(whole).await.unwrap();

@@ -124,7 +124,7 @@ impl Writes {
                 self.delete_range(&done.did, scope, version - 1).await?;
             }
         }
-        if !self.sync_lag.is_zero() {
+        if !done.settled && !self.sync_lag.is_zero() {
             self.requests.pause(self.sync_lag).await?;
         }
         let values = (version, CompleteCell(&done.complete), &done.did);

@@ -10,16 +10,13 @@ use super::apply::Writes;
 use super::changes::{first, signed};
 use crate::decode::time;
 use crate::slot::slot_of;
-use crate::store::{Quarantined, RecordWrite, Repair, RepairKind, StoreError};
+use crate::store::{Quarantined, RecordWrite, Repair, RepairKind, STORE_REFUSED, StoreError};
 use crate::telemetry::metrics as names;
 
 /// Bytes of one row of `quarantine_raw`.
 const PIECE: usize = 512 << 10;
 /// Repairs that are cleared at once.
 const AT_ONCE: usize = 64;
-
-/// Why a record that the servers never take is in the quarantine.
-const STORE_REFUSED: &str = "store_refused";
 
 /// kind, reason, version, and when it was written.
 type RepairRow = (Option<String>, Option<String>, Option<i64>, Option<i64>);
