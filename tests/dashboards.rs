@@ -27,7 +27,8 @@ fn items(yaml: &str, key: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut lines = yaml.lines().peekable();
     while let Some(line) = lines.next() {
-        if line.trim() != format!("{key}:") {
+        let line = line.trim();
+        if line.strip_prefix("- ").unwrap_or(line) != format!("{key}:") {
             continue;
         }
         while let Some(item) = lines.peek().and_then(|line| line.trim().strip_prefix("- ")) {

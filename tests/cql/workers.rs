@@ -20,7 +20,7 @@ use crate::kills;
 const KILLS: u64 = 8;
 /// Events between two of them.
 const EVENTS: usize = 240;
-/// Every so many kills all are killed, and the store is looked into.
+/// Before every so many kills all workers claim what was published, then all are killed, and the store is looked into.
 const LOOK: u64 = 4;
 
 /// How long a worker has to claim what was published: a frame that fails waits 5 s for what the next ones say.
@@ -99,12 +99,17 @@ impl Workers {
             let id = kill as usize % self.daemons.len();
             let before = chance.usize(0..=EVENTS);
             relay.publish(before);
-            self.gets_on(id, relay.head(), chance).await;
+            let look = kill % LOOK == LOOK - 1;
+            if look {
+                self.until_durable(relay.head()).await;
+            } else {
+                self.gets_on(id, relay.head(), chance).await;
+            }
             relay.publish(EVENTS - before);
             sleep(Duration::from_millis(chance.u64(0..=500))).await;
             self.kill(id).await;
             println!("killed worker {id}, {} published", relay.published());
-            if kill % LOOK == LOOK - 1 {
+            if look {
                 for id in 0..self.daemons.len() {
                     self.kill(id).await;
                 }
@@ -118,7 +123,7 @@ impl Workers {
         watermarks
     }
 
-    /// A worker is killed while it starts, or, mostly, once it has claimed what was published; for that it has a few seconds.
+    /// Most often a worker is killed once it has claimed what was published, for which it has a few seconds, else while it starts.
     async fn gets_on(&mut self, id: usize, seq: u64, chance: &mut fastrand::Rng) {
         let starts = Duration::from_millis(chance.u64(0..=1_000));
         match &mut self.daemons[id] {
