@@ -79,6 +79,8 @@ pub struct Router {
     epochs: Arc<Epochs>,
     /// Up to where the stream was routed, told to the progress with each chunk.
     routed: Point,
+    /// Whether the progress has yet to learn it.
+    untold: bool,
     /// Time in which a budget was used up.
     full: SecondsCounter,
 }
@@ -99,6 +101,7 @@ impl Router {
             last_bytes: 0,
             epochs,
             routed: Point::default(),
+            untold: false,
             full: SecondsCounter::new(names::PIPELINE_FULL.with([])),
         }
     }
@@ -116,6 +119,7 @@ impl Router {
     /// Notes how far the stream was routed; the progress learns it with the next chunk or flush.
     pub fn advance(&mut self, to: Point) {
         self.routed = to;
+        self.untold = true;
     }
 
     /// Takes a frame in, if its slot is ours; waits while its lane's budgets are used up. Call [`Router::advance`] after it.
@@ -137,6 +141,7 @@ impl Router {
         };
         let chunk = open.get_or_insert_with(|| {
             progress.routed(self.routed);
+            self.untold = false;
             Chunk {
                 stream: self.stream,
                 epoch: self.epochs.current(self.stream),
@@ -161,7 +166,13 @@ impl Router {
             self.hand_over(lane).await?;
         }
         progress.routed(self.routed);
+        self.untold = false;
         Ok(())
+    }
+
+    /// Whether a flush would do anything: frames wait in open chunks, or only frames of others' slots came since the last one.
+    pub fn has_untold(&self) -> bool {
+        self.untold || self.has_open()
     }
 
     /// Whether frames wait in open chunks.

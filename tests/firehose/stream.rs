@@ -159,3 +159,24 @@ async fn workers_share_the_stream_by_slot() {
     second.stop().await;
     first.stop().await.holds(&world.oracle).await;
 }
+
+/// Where only frames of other workers come, this one's watermark must not wait for a frame of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_of_other_workers_move_the_watermark_at_once() {
+    let world = world(6, 100, StreamFaults::default());
+    let options = RelayOptions {
+        pace: Pace::Manual,
+        ..RelayOptions::default()
+    };
+    let relay = RelayServer::start(&world, options).unwrap();
+    relay.publish(10);
+    let Some(mut worker) = Worker::start_one_of(&relay, 0, 64).await else {
+        return;
+    };
+    for _ in 0..5 {
+        worker.until_seq(relay.head()).await;
+        relay.publish(1);
+    }
+    worker.until_seq(relay.head()).await;
+    worker.stop().await;
+}

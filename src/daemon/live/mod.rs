@@ -191,7 +191,7 @@ impl Live {
         if let Some(stop) = self.must_stop(shutdown) {
             return Err(stop);
         }
-        if self.flush_at.is_none() && self.parts.router.has_open() {
+        if self.flush_at.is_none() && self.parts.router.has_untold() {
             self.flush_at = Some(Instant::now() + FLUSH_AFTER);
         }
         let flush_at = self.flush_at.unwrap_or_else(Instant::now);
