@@ -1,7 +1,7 @@
 //! One subscription: ranges of the log are written to the socket as they are, pings and closes go through tungstenite.
 
 use std::io;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::cursor::{self, Placement};
-use crate::faults::{DropKind, Fault, Plan};
+use crate::faults::{ConnectionFaults, DropKind, Fault, Plan};
 use crate::log;
 use crate::message;
 use crate::relay::Shared;
@@ -84,7 +84,8 @@ async fn feed(
         )
     };
     let head = *heads.borrow_and_update();
-    let mut at = match cursor::place(log, log.position(oldest), head, cursor, cursors) {
+    let beginning = log.beginning(head);
+    let mut at = match cursor::place(log, oldest, head, cursor, cursors) {
         Placement::From(at) => at,
         Placement::Outdated(at) => {
             let info = message::info(
@@ -107,7 +108,7 @@ async fn feed(
     let mut sent = 0;
     let mut live = false;
     loop {
-        if answer_client(socket).await?.is_break() {
+        if answer_client(socket, shared).await?.is_break() {
             return Ok(());
         }
         let (too_slow, faults) = {
@@ -116,6 +117,10 @@ async fn feed(
             (options.too_slow, options.faults.clone())
         };
         let head = *heads.borrow_and_update();
+        if log.beginning(head) != beginning {
+            // A relay that counts anew was started anew.
+            return end(socket, shared, at, head, DropKind::Reset).await;
+        }
         if live && too_slow.is_some_and(|limit| head - at > limit) {
             send(
                 socket,
@@ -142,12 +147,19 @@ async fn feed(
         }
         if at == head {
             live = true;
-            if wait(socket, &mut heads).await?.is_break() {
+            if wait(socket, &mut heads, shared).await?.is_break() {
                 return Ok(());
             }
             continue;
         }
-        let until = batch_end(log, at, head, plan.room(sent));
+        let jump = next_jump(log, at..head, &faults).filter(|_| !live);
+        if jump == Some(at) {
+            shared.options().faults.jump_to_live = None;
+            at = head;
+            continue;
+        }
+        let room = jump.map_or(u64::MAX, |jump| (jump - at) as u64);
+        let until = batch_end(log, at, head, plan.room(sent).min(room));
         let bytes = log.read(at..until)?;
         socket.get_mut().write_all(&bytes).await?;
         let messages: u64 = log.entries()[at..until]
@@ -160,6 +172,18 @@ async fn feed(
         // A write that never has to wait would keep the thread from all other connections.
         tokio::task::yield_now().await;
     }
+}
+
+/// The entry of a playback of these entries with which it goes on at the live head, if there is to be one.
+fn next_jump(
+    log: &log::FrameLog,
+    entries: Range<usize>,
+    faults: &ConnectionFaults,
+) -> Option<usize> {
+    let seq = faults.jump_to_live?;
+    let jump = log.position_in(entries.clone(), seq);
+    let passed = log.entries()[entries.start].seq > seq;
+    (jump < entries.end && !passed).then_some(jump)
 }
 
 /// How far a batch from `at` on goes: at least one entry, at most [`BATCH`] bytes and `room` entries.
@@ -179,9 +203,9 @@ async fn send(socket: &mut Socket, shared: &Shared, payload: Vec<u8>) -> io::Res
 }
 
 /// Reads what the client sent without waiting for it.
-async fn answer_client(socket: &mut Socket) -> io::Result<ControlFlow<()>> {
+async fn answer_client(socket: &mut Socket, shared: &Shared) -> io::Result<ControlFlow<()>> {
     while let Some(message) = socket.next().now_or_never() {
-        if answer(socket, message).await?.is_break() {
+        if answer(socket, message, shared).await?.is_break() {
             return Ok(ControlFlow::Break(()));
         }
     }
@@ -191,7 +215,11 @@ async fn answer_client(socket: &mut Socket) -> io::Result<ControlFlow<()>> {
 async fn answer(
     socket: &mut Socket,
     message: Option<Result<Message, tokio_tungstenite::tungstenite::Error>>,
+    shared: &Shared,
 ) -> io::Result<ControlFlow<()>> {
+    if let Some(Ok(Message::Close(_))) = &message {
+        shared.closes.fetch_add(1, Ordering::SeqCst);
+    }
     match message {
         Some(Ok(Message::Close(_))) | Some(Err(_)) | None => {
             let _ = socket.flush().await;
@@ -209,9 +237,10 @@ async fn answer(
 async fn wait(
     socket: &mut Socket,
     heads: &mut watch::Receiver<usize>,
+    shared: &Shared,
 ) -> io::Result<ControlFlow<()>> {
     tokio::select! {
-        message = socket.next() => answer(socket, message).await,
+        message = socket.next() => answer(socket, message, shared).await,
         changed = heads.changed() => Ok(match changed {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),

@@ -26,6 +26,18 @@ pub enum Future {
     SilentLive,
 }
 
+/// What a relay does with a cursor that it could serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Retained {
+    /// All that follows it.
+    #[default]
+    Served,
+    /// All that is retained, without a word.
+    SilentOldest,
+    /// What is new from now on, without a word.
+    SilentLive,
+}
+
 /// How cursors are served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cursors {
@@ -35,6 +47,8 @@ pub struct Cursors {
     pub outdated: Outdated,
     /// A cursor from the future.
     pub future: Future,
+    /// A cursor that is neither, nor 0.
+    pub retained: Retained,
 }
 
 /// What a new subscriber gets.
@@ -48,15 +62,15 @@ pub(crate) enum Placement {
     Refused,
 }
 
-/// Entries `oldest..head` are retained and published.
+/// Numbers from `oldest` up to entry `head` are retained and published.
 pub(crate) fn place(
     log: &FrameLog,
-    oldest: usize,
+    oldest: u64,
     head: usize,
     cursor: Option<u64>,
     how: Cursors,
 ) -> Placement {
-    let oldest = oldest.min(head);
+    let oldest = log.position_in(log.beginning(head)..head, oldest);
     let Some(cursor) = cursor else {
         return Placement::From(head);
     };
@@ -82,5 +96,9 @@ pub(crate) fn place(
         };
     }
     let wanted = if how.inclusive { cursor } else { cursor + 1 };
-    Placement::From(log.position(wanted).clamp(oldest, head))
+    Placement::From(match how.retained {
+        Retained::Served => log.position_in(oldest..head, wanted),
+        Retained::SilentOldest => oldest,
+        Retained::SilentLive => head,
+    })
 }

@@ -72,6 +72,8 @@ pub struct ConnectionFaults {
     pub stall_for: Option<Duration>,
     /// A text message after half to one and a half times so many frames.
     pub text_every: Option<u64>,
+    /// The first playback that comes to this number goes on at the live head instead, without a word.
+    pub jump_to_live: Option<u64>,
     /// Answers to the next connections, used up from the front.
     pub refusals: Vec<Refusal>,
 }

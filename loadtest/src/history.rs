@@ -41,6 +41,11 @@ struct Op {
     record: Option<(Value, Vec<u8>)>,
 }
 
+/// So much of `whole` as `part` is of `parts`.
+fn share(whole: u64, part: u64, parts: u64) -> u64 {
+    (u128::from(whole) * u128::from(part) / u128::from(parts.max(1))) as u64
+}
+
 fn broken(error: TreeError) -> io::Error {
     io::Error::other(format!("the simulator's own tree: {error}"))
 }
@@ -49,9 +54,10 @@ impl<'a> History<'a> {
     pub(crate) fn new(spec: &'a WorldSpec, tracker: Tracker) -> io::Result<Self> {
         let mut rng = ChaCha8Rng::seed_from_u64(spec.seed);
         let (start, end) = spec.span();
-        let templates = templates(&mut rng, spec.prefill, start).map_err(broken)?;
+        let born = start.saturating_sub(spec.past);
+        let templates = templates(&mut rng, spec.prefill, born).map_err(broken)?;
         let actors = (0..spec.repos.max(1))
-            .map(|at| Actor::new(&mut rng, spec, at, &templates, start))
+            .map(|at| Actor::new(&mut rng, spec, at, &templates, born))
             .collect();
         Ok(Self {
             spec,
@@ -80,10 +86,14 @@ impl<'a> History<'a> {
 
     /// Microseconds of the event that is made now.
     fn now(&self) -> u64 {
-        let span = u128::from(self.end - self.start);
+        let past_events = self.spec.past_events.min(self.spec.events);
         let ahead = (self.made + self.pending.len() as u64).min(self.spec.events);
-        let done = span * u128::from(ahead) / u128::from(self.spec.events.max(1));
-        self.start + done as u64
+        let Some(recent) = ahead.checked_sub(past_events) else {
+            let left = share(self.spec.past, past_events - ahead, past_events);
+            return self.start.saturating_sub(left);
+        };
+        let span = self.end - self.start;
+        self.start + share(span, recent, self.spec.events - past_events)
     }
 
     fn step(&mut self) -> io::Result<()> {

@@ -34,7 +34,7 @@ mod world;
 
 pub use check::{Diff, Difference, check};
 pub use corrupt::Corruption;
-pub use cursor::{Cursors, Future, Outdated};
+pub use cursor::{Cursors, Future, Outdated, Retained};
 pub use datetime::now_micros;
 pub use faults::{ConnectionFaults, DropKind, Refusal};
 pub use log::FrameLog;
@@ -43,5 +43,6 @@ pub use relay::{OracleLines, Pace, RelayOptions, RelayServer, Served};
 pub use repo::Signatures;
 pub use tid::Tid;
 pub use world::{
-    Account, Accounts, Manifest, Prepared, StreamFaults, Summary, World, WorldSpec, prepare,
+    Account, Accounts, Manifest, Prepared, Restart, StreamFaults, Summary, World, WorldSpec,
+    prepare,
 };

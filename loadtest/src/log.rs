@@ -33,6 +33,17 @@ enum Source {
 pub struct FrameLog {
     source: Source,
     entries: Vec<Entry>,
+    /// Where the numbering begins, and each entry with which it begins anew.
+    beginnings: Vec<usize>,
+}
+
+/// The first entry, and all whose number is not above the one before.
+fn beginnings(entries: &[Entry]) -> Vec<usize> {
+    let anew = entries.windows(2).enumerate();
+    let anew = anew.filter(|(_, pair)| pair[1].seq <= pair[0].seq);
+    std::iter::once(0)
+        .chain(anew.map(|(at, _)| at + 1))
+        .collect()
 }
 
 impl FrameLog {
@@ -56,6 +67,7 @@ impl FrameLog {
         }
         Ok(Self {
             source: Source::File(file),
+            beginnings: beginnings(&entries),
             entries,
         })
     }
@@ -75,9 +87,23 @@ impl FrameLog {
         &self.entries
     }
 
-    /// Index of the first entry whose number is at least `seq`.
+    /// Where the numbering begins that the last of the first `head` entries belongs to.
+    pub(crate) fn beginning(&self, head: usize) -> usize {
+        let at = self
+            .beginnings
+            .partition_point(|beginning| *beginning < head);
+        at.checked_sub(1).map_or(0, |at| self.beginnings[at])
+    }
+
+    /// Index of the first entry whose number is at least `seq`, where all are of one numbering.
     pub fn position(&self, seq: u64) -> usize {
-        self.entries.partition_point(|entry| entry.seq < seq)
+        self.position_in(0..self.len(), seq)
+    }
+
+    /// Index of the first of some entries of one numbering whose number is at least `seq`.
+    pub(crate) fn position_in(&self, entries: Range<usize>, seq: u64) -> usize {
+        let start = entries.start;
+        start + self.entries[entries].partition_point(|entry| entry.seq < seq)
     }
 
     /// Where the bytes of entry `at` begin.
@@ -221,6 +247,7 @@ impl LogWriter {
         };
         Ok(FrameLog {
             source,
+            beginnings: beginnings(&self.entries),
             entries: self.entries,
         })
     }

@@ -11,8 +11,9 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use penstock_loadtest::{
     ConnectionFaults, Corruption, Cursors, DropKind, Future, Oracle, OracleLines, Outdated, Pace,
-    Prepared, Refusal, RelayOptions, RelayServer, Served, Signatures, StreamFaults, World,
-    WorldSpec, check, prepare, speed::measure,
+    Prepared, Refusal, RelayOptions, RelayServer, Restart, Retained, Served, Signatures,
+    StreamFaults, World, WorldSpec, check, prepare,
+    speed::{By, measure},
 };
 
 /// Simulates AT Protocol relays from a seed, and checks what a consumer made of them.
@@ -48,6 +49,9 @@ struct SpeedArgs {
     /// Where the daemon's store goes; must not exist [default: a folder beside the stream, removed afterwards]
     #[arg(long)]
     data: Option<PathBuf>,
+    /// Let worker 0's replay read it, instead of the live stream
+    #[arg(long)]
+    replay: bool,
     /// Settings of the daemon, as in `penstock run --set key=value`
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -70,6 +74,12 @@ struct WorldArgs {
     /// How long it is, in seconds [default: 400 events a second]
     #[arg(long)]
     duration: Option<f64>,
+    /// So many of the events come before that
+    #[arg(long, default_value_t = 0)]
+    past_events: u64,
+    /// And are spread over so many days
+    #[arg(long, default_value_t = 3.0)]
+    past_days: f64,
     /// How commits are signed
     #[arg(long, value_enum, default_value_t = Signatures::Real)]
     signatures: Signatures,
@@ -91,6 +101,12 @@ struct WorldArgs {
     /// The first number of the stream
     #[arg(long, default_value_t = 1)]
     first_seq: u64,
+    /// The numbers begin anew after so many events; the relay then forgets what was before
+    #[arg(long)]
+    restart_after: Option<u64>,
+    /// With this number
+    #[arg(long, default_value_t = 1)]
+    restart_seq: u64,
     /// Share of commits that are followed by a corrupt copy
     #[arg(long, default_value_t = 0.0)]
     corrupt: f64,
@@ -149,6 +165,11 @@ impl WorldArgs {
             events: self.events,
             start: None,
             end,
+            past_events: self.past_events,
+            past: match self.past_events {
+                0 => 0,
+                _ => (self.past_days.max(0.0) * 86_400e6) as u64,
+            },
             signatures: self.signatures,
             fresh: self.fresh,
             prefill: self.prefill,
@@ -156,6 +177,10 @@ impl WorldArgs {
             odd_times: self.odd_times,
             p256: self.p256,
             first_seq: self.first_seq,
+            restart: self.restart_after.map(|after| Restart {
+                after,
+                first_seq: self.restart_seq,
+            }),
             faults: StreamFaults {
                 corrupt: self.corrupt,
                 corrupt_classes: self.corrupt_classes.clone(),
@@ -206,7 +231,10 @@ struct RelayArgs {
     /// What happens to a cursor ahead of the newest number
     #[arg(long, value_enum, default_value_t = Future::Error)]
     future: Future,
-    /// The oldest number retained
+    /// What happens to a cursor that could be served
+    #[arg(long, value_enum, default_value_t = Retained::Served)]
+    retained: Retained,
+    /// The oldest number retained; POST /retain-from/{seq} changes it
     #[arg(long, default_value_t = 0)]
     oldest_seq: u64,
     /// Frames that a live subscriber may fall behind before ConsumerTooSlow
@@ -227,6 +255,9 @@ struct RelayArgs {
     /// Send a text message after about so many frames
     #[arg(long)]
     text_every: Option<u64>,
+    /// The first playback that comes to this number goes on at the live head
+    #[arg(long)]
+    jump_to_live: Option<u64>,
     /// Statuses of the answers to the first connects, such as 405,426,429,503 (429 comes with Retry-After: 1, 503 with HTML)
     #[arg(long, value_delimiter = ',')]
     refuse: Vec<u16>,
@@ -252,6 +283,7 @@ impl RelayArgs {
                 inclusive: self.inclusive,
                 outdated: self.outdated,
                 future: self.future,
+                retained: self.retained,
             },
             oldest_seq: self.oldest_seq,
             too_slow: self.too_slow,
@@ -264,6 +296,7 @@ impl RelayArgs {
                     .stall_for
                     .map(|seconds| Duration::from_secs_f64(seconds.max(0.0))),
                 text_every: self.text_every,
+                jump_to_live: self.jump_to_live,
                 refusals: self.refuse.iter().map(refusal).collect(),
             },
         })
@@ -297,7 +330,11 @@ fn speed(args: &SpeedArgs) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("{} is no folder of `prepare`", args.dir.display()))?;
     let beside = args.dir.join("speed-store");
     let data = args.data.as_ref().unwrap_or(&beside);
-    let speed = measure(&prepared, &args.penstock, data, &args.set)?;
+    let by = match args.replay {
+        true => By::Replay,
+        false => By::Live,
+    };
+    let speed = measure(&prepared, &args.penstock, data, by, &args.set)?;
     println!("{}", serde_json::to_string_pretty(&speed)?);
     if args.data.is_none() {
         std::fs::remove_dir_all(&beside)?;

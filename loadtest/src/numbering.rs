@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::corrupt::{self, Corruption};
 use crate::log::{self, LogWriter};
 use crate::message::{self, Message};
-use crate::world::{StreamFaults, Summary, WorldSpec};
+use crate::world::{Restart, StreamFaults, Summary, WorldSpec};
 
 /// Messages that may be sent again under a new number.
 const RECENT: usize = 64;
@@ -25,6 +25,7 @@ enum Special {
 
 pub(crate) struct Numbering<'a> {
     faults: &'a StreamFaults,
+    restart: Option<Restart>,
     classes: Vec<Corruption>,
     rng: ChaCha8Rng,
     log: LogWriter,
@@ -59,6 +60,7 @@ impl<'a> Numbering<'a> {
         };
         Self {
             faults,
+            restart: spec.restart,
             classes,
             rng,
             log,
@@ -111,6 +113,9 @@ impl<'a> Numbering<'a> {
     }
 
     fn emit(&mut self, message: Message, summary: &mut Summary) -> io::Result<()> {
+        if let Some(restart) = self.restart.filter(|restart| restart.after == self.passed) {
+            self.seq = restart.first_seq.max(1) - 1;
+        }
         self.good(&message, summary)?;
         if message.commit && self.rng.random_bool(self.faults.corrupt) {
             self.corrupt(&message, summary)?;

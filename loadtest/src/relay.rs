@@ -1,5 +1,5 @@
 //! The relay: one thread that serves a prepared stream at `/xrpc/com.atproto.sync.subscribeRepos`, DID documents at
-//! `/{did}` and the oracle's lines at `/oracle`.
+//! `/{did}` and the oracle's lines at `/oracle`. A POST to `/retain-from/{seq}` drops what is older.
 //!
 //! A connection is looked at before it is read: subscriptions are upgraded and fed by [`crate::connection`], all else, and
 //! what is refused on purpose, goes to a small HTTP router.
@@ -122,6 +122,8 @@ pub(crate) struct Shared {
     pub kick: watch::Sender<u64>,
     pub connections: AtomicU64,
     pub open: AtomicU64,
+    /// Subscriptions that the client ended with a close frame.
+    pub closes: AtomicU64,
     pub refused: AtomicU64,
     pub frames_sent: AtomicU64,
     pub cursors: Mutex<Vec<Option<u64>>>,
@@ -134,9 +136,15 @@ impl Shared {
     }
 
     fn publish(&self, count: usize) {
-        let all = self.served.log.len();
-        self.head
-            .send_modify(|head| *head = head.saturating_add(count).min(all));
+        let log = &self.served.log;
+        self.head.send_modify(|head| {
+            let until = head.saturating_add(count).min(log.len());
+            if log.beginning(until) != log.beginning(*head) {
+                // The oldest of another numbering.
+                self.options().oldest_seq = 0;
+            }
+            *head = until;
+        });
     }
 
     fn refusal(&self) -> Option<Refusal> {
@@ -173,6 +181,7 @@ impl RelayServer {
             kick: watch::Sender::new(0),
             connections: AtomicU64::new(0),
             open: AtomicU64::new(0),
+            closes: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             frames_sent: AtomicU64::new(0),
             cursors: Mutex::default(),
@@ -262,6 +271,11 @@ impl RelayServer {
         self.shared.open.load(Ordering::SeqCst)
     }
 
+    /// How many subscriptions the client ended with a close frame.
+    pub fn closes(&self) -> u64 {
+        self.shared.closes.load(Ordering::SeqCst)
+    }
+
     /// How many connects were refused.
     pub fn refused(&self) -> u64 {
         self.shared.refused.load(Ordering::SeqCst)
@@ -297,6 +311,7 @@ async fn run(listener: std::net::TcpListener, shared: Arc<Shared>) -> io::Result
     let router = axum::Router::new()
         .route(SUBSCRIBE, axum::routing::any(not_upgraded))
         .route("/oracle", axum::routing::get(oracle))
+        .route("/retain-from/{seq}", axum::routing::post(retain_from))
         .route("/{did}", axum::routing::get(document))
         .with_state(shared.clone());
     tokio::spawn(axum::serve(HandedOver { handed, addr }, router).into_future());
@@ -442,6 +457,12 @@ async fn document(State(shared): State<Arc<Shared>>, Path(did): Path<String>) ->
             (StatusCode::NOT_FOUND, axum::Json(body)).into_response()
         }
     }
+}
+
+/// What [`RelayServer::retain_from`] does.
+async fn retain_from(State(shared): State<Arc<Shared>>, Path(seq): Path<u64>) -> StatusCode {
+    shared.options().oldest_seq = seq;
+    StatusCode::NO_CONTENT
 }
 
 async fn oracle(State(shared): State<Arc<Shared>>) -> Response {

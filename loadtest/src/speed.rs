@@ -1,4 +1,4 @@
-//! Measures how fast a daemon takes a prepared stream in: durable events a second in each quarter, memory, CPU.
+//! Measures how fast a daemon takes a prepared stream in, live or by replay: durable events a second in each quarter, memory, CPU.
 //!
 //! The relay runs in this process and serves as fast as it is read; the daemon is a process of its own with an empty
 //! store. What counts is the daemon's watermark, which is durable, read from its metrics every 50 ms.
@@ -18,6 +18,33 @@ use crate::{Prepared, RelayOptions, RelayServer};
 const STEP: Duration = Duration::from_millis(50);
 /// A daemon whose watermark stands still for so long has failed.
 const STANDSTILL: Duration = Duration::from_secs(60);
+
+/// By which of the daemon's streams a prepared one is taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// The live stream, from the oldest frame on.
+    Live,
+    /// A replay of the window, beside a live stream that has nothing new.
+    Replay,
+}
+
+impl By {
+    /// As the daemon's metrics name it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Replay => "replay",
+        }
+    }
+
+    /// The setting that makes the daemon do so.
+    fn setting(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Live => ("PENSTOCK_RELAY__START", "oldest"),
+            Self::Replay => ("BACKFILL_DAYS", "-1"),
+        }
+    }
+}
 
 /// What was measured.
 #[derive(Debug, Clone, Serialize)]
@@ -45,6 +72,7 @@ pub fn measure(
     prepared: &Prepared,
     penstock: &Path,
     data: &Path,
+    by: By,
     set: &[String],
 ) -> anyhow::Result<Speed> {
     if data.exists() {
@@ -55,8 +83,8 @@ pub fn measure(
     }
     let relay = RelayServer::start(prepared, RelayOptions::default())?;
     let listen = free_address()?;
-    let mut daemon = Daemon::start(penstock, data, &relay.url(), listen, set)?;
-    let samples = daemon.watch(listen, relay.head());
+    let mut daemon = Daemon::start(penstock, data, &relay.url(), listen, by, set)?;
+    let samples = daemon.watch(listen, by, relay.head());
     let usage = daemon.usage()?;
     daemon.stop()?;
     let samples = samples?;
@@ -111,13 +139,14 @@ impl Daemon {
         data: &Path,
         url: &str,
         listen: SocketAddr,
+        by: By,
         set: &[String],
     ) -> anyhow::Result<Self> {
         let mut command = Command::new(penstock);
         command
             .arg("run")
             .env("RELAY_URL", url)
-            .env("BACKFILL_DAYS", "-1")
+            .envs([by.setting()])
             .env("DATA_DIR", data)
             .env("HTTP_LISTEN", listen.to_string())
             .stdin(Stdio::null());
@@ -131,7 +160,7 @@ impl Daemon {
     }
 
     /// Follows the watermark until it reaches `head`.
-    fn watch(&mut self, listen: SocketAddr, head: u64) -> anyhow::Result<Vec<Sample>> {
+    fn watch(&mut self, listen: SocketAddr, by: By, head: u64) -> anyhow::Result<Vec<Sample>> {
         let began = Instant::now();
         let mut samples: Vec<Sample> = Vec::new();
         let mut moved = began;
@@ -139,7 +168,7 @@ impl Daemon {
             if let Some(status) = self.0.try_wait()? {
                 bail!("the daemon ended early: {status}");
             }
-            let seq = watermark(listen).unwrap_or(0);
+            let seq = watermark(listen, by).unwrap_or(0);
             if samples.last().is_none_or(|last| seq > last.seq) {
                 samples.push(Sample {
                     at: began.elapsed(),
@@ -205,10 +234,10 @@ fn free_address() -> io::Result<SocketAddr> {
     std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()
 }
 
-fn watermark(listen: SocketAddr) -> Option<u64> {
-    let name = "penstock_watermark_seq{stream=\"live\"} ";
+fn watermark(listen: SocketAddr, by: By) -> Option<u64> {
+    let name = format!("penstock_watermark_seq{{stream=\"{}\"}} ", by.name());
     let text = get(listen, "/metrics").ok()?;
-    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let value = text.lines().find_map(|line| line.strip_prefix(&name))?;
     value.parse::<f64>().ok().map(|seq| seq as u64)
 }
 

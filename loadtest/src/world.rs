@@ -25,10 +25,16 @@ pub struct WorldSpec {
     pub repos: usize,
     /// Number of events, besides what [`StreamFaults`] puts among them.
     pub events: u64,
-    /// When the history begins, in microseconds since the epoch; `None`: 400 events a second up to its end.
+    /// When the history begins, but for its past, in microseconds since the epoch; `None`: 400 events a second up to its end.
     pub start: Option<u64>,
     /// When it ends; `None`: 10 seconds ago.
     pub end: Option<u64>,
+    /// So many of the events come before `start`.
+    #[serde(default)]
+    pub past_events: u64,
+    /// Over how many microseconds these are spread, so that days of history take seconds to make.
+    #[serde(default)]
+    pub past: u64,
     /// How commits are signed.
     pub signatures: Signatures,
     /// Share of accounts that are created within the history; the others have records from before it, which no event tells of.
@@ -43,6 +49,9 @@ pub struct WorldSpec {
     pub p256: f64,
     /// The first number of the stream.
     pub first_seq: u64,
+    /// Where the numbers begin anew.
+    #[serde(default)]
+    pub restart: Option<Restart>,
     /// What is wrong with the stream.
     pub faults: StreamFaults,
 }
@@ -55,6 +64,8 @@ impl Default for WorldSpec {
             events: 10_000,
             start: None,
             end: None,
+            past_events: 0,
+            past: 0,
             signatures: Signatures::Real,
             fresh: 0.25,
             prefill: 3_000,
@@ -62,18 +73,31 @@ impl Default for WorldSpec {
             odd_times: 0.05,
             p256: 0.1,
             first_seq: 1,
+            restart: None,
             faults: StreamFaults::default(),
         }
     }
 }
 
+/// A stream whose numbers begin anew, as those of a host that lost its database.
+///
+/// Once the first event after it is published, the relay ends all connections and has forgotten what it sent before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restart {
+    /// After so many events.
+    pub after: u64,
+    /// With this number; below those before, or it is a hole in the numbers and no more.
+    pub first_seq: u64,
+}
+
 impl WorldSpec {
-    /// Start and end in microseconds.
+    /// Start and end in microseconds, without [`past`](Self::past).
     pub fn span(&self) -> (u64, u64) {
         let end = self
             .end
             .unwrap_or_else(|| datetime::now_micros() - 10_000_000);
-        let start = self.start.unwrap_or(end - self.events * 2_500);
+        let recent = self.events.saturating_sub(self.past_events);
+        let start = self.start.unwrap_or(end - recent * 2_500);
         (start.min(end), end)
     }
 }

@@ -1,12 +1,14 @@
 //! The relay over a real WebSocket client: cursors, faults, HTTP.
 
+mod elsewhere;
+
 use std::time::{Duration, Instant};
 
 use ciborium::Value as Cbor;
 use futures_util::{SinkExt, StreamExt};
 use penstock_loadtest::{
-    ConnectionFaults, Cursors, DropKind, Future, Oracle, Outdated, Pace, Refusal, RelayOptions,
-    RelayServer, StreamFaults, World, WorldSpec,
+    ConnectionFaults, Cursors, DropKind, Oracle, Pace, Refusal, RelayOptions, RelayServer,
+    StreamFaults, World, WorldSpec,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -168,59 +170,6 @@ async fn the_live_head_moves_as_it_is_told() {
     while last < 300 {
         last += 1;
         assert_eq!(next_seq(&mut live).await, last);
-    }
-}
-
-#[tokio::test]
-async fn cursors_that_cannot_be_served() {
-    let world = world(3, 300, StreamFaults::default());
-    let future = |future| Cursors {
-        future,
-        ..Cursors::default()
-    };
-    let outdated = |outdated| Cursors {
-        outdated,
-        ..Cursors::default()
-    };
-
-    let relay = RelayServer::start(&world, options(Cursors::default())).unwrap();
-    let mut client = connect(&relay, Some(301)).await;
-    assert_eq!(next(&mut client).await, Got::Named("FutureCursor".into()));
-    assert_eq!(next(&mut client).await, Got::End);
-    relay.retain_from(200);
-    let mut client = connect(&relay, Some(50)).await;
-    assert_eq!(next(&mut client).await, Got::Named("OutdatedCursor".into()));
-    assert_eq!(next_seq(&mut client).await, 200);
-    // Neither is too old: nothing is missing after them.
-    for cursor in [0, 199] {
-        assert_eq!(
-            next_seq(&mut connect(&relay, Some(cursor)).await).await,
-            200
-        );
-    }
-
-    relay.change(|options| options.cursors = outdated(Outdated::SilentOldest));
-    assert_eq!(next_seq(&mut connect(&relay, Some(50)).await).await, 200);
-    relay.change(|options| options.cursors = future(Future::SilentOldest));
-    assert_eq!(next_seq(&mut connect(&relay, Some(999)).await).await, 200);
-    drop(relay);
-
-    for (cursors, cursor) in [
-        (outdated(Outdated::SilentLive), 50),
-        (future(Future::SilentLive), 999),
-    ] {
-        let start = RelayOptions {
-            pace: Pace::Manual,
-            published: 250,
-            oldest_seq: 200,
-            ..options(cursors)
-        };
-        let relay = RelayServer::start(&world, start).unwrap();
-        let mut client = connect(&relay, Some(cursor)).await;
-        client.send(Message::Ping("x".into())).await.unwrap();
-        assert!(matches!(client.next().await, Some(Ok(Message::Pong(_)))));
-        relay.publish(1);
-        assert_eq!(next_seq(&mut client).await, 251);
     }
 }
 
@@ -456,8 +405,12 @@ async fn connects_are_refused() {
 }
 
 async fn get(relay: &RelayServer, path: &str) -> (u16, String) {
+    request(relay, "GET", path).await
+}
+
+async fn request(relay: &RelayServer, method: &str, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(relay.addr).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).await.unwrap();
