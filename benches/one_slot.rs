@@ -42,7 +42,7 @@ async fn pass_over(relay: &RelayServer) -> Duration {
             format!("relay.urls={}", relay.url()),
             format!("http.socket={}/socket", folder.path().display()),
             "http.listen=127.0.0.1:0".to_owned(),
-            "backfill.days=-1".to_owned(),
+            "relay.start=oldest".to_owned(),
         ],
         ..Sources::default()
     };

@@ -2,7 +2,8 @@
 //!
 //! The way of a frame: [`relay`] reads it from a WebSocket, [`pipeline`] routes it by the slot of its DID to a lane,
 //! [`decode`] turns it into an event, the lane turns that into versioned writes, [`store`] makes them durable, and
-//! [`ledger`] writes down what is held. [`daemon`] puts the parts together; read it first.
+//! [`ledger`] writes down what is held. [`backfill`] finds what of the past is to be read. [`daemon`] puts the parts
+//! together; read it first.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -22,6 +23,7 @@
 )]
 
 pub mod api;
+pub mod backfill;
 pub mod clock;
 pub mod command;
 pub mod config;

@@ -23,7 +23,7 @@ pub(crate) fn lane_of_place(place: u64, lanes: usize) -> usize {
 }
 
 /// A set of slots.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct SlotSet([u64; 4]);
 
 impl SlotSet {
@@ -60,6 +60,28 @@ impl SlotSet {
         (0..=u8::MAX).filter(|slot| self.contains(*slot))
     }
 
+    /// The slots of either.
+    pub fn union(self, other: Self) -> Self {
+        self.with(other, |own, other| own | other)
+    }
+
+    /// The slots of both.
+    pub fn intersection(self, other: Self) -> Self {
+        self.with(other, |own, other| own & other)
+    }
+
+    /// The slots that the other does not have.
+    pub fn difference(self, other: Self) -> Self {
+        self.with(other, |own, other| own & !other)
+    }
+
+    fn with(mut self, other: Self, join: impl Fn(u64, u64) -> u64) -> Self {
+        for (own, other) in self.0.iter_mut().zip(other.0) {
+            *own = join(*own, other);
+        }
+        self
+    }
+
     /// How many slots there are in the set.
     pub fn len(&self) -> u32 {
         self.0.iter().map(|word| word.count_ones()).sum()
@@ -89,6 +111,27 @@ impl SlotSet {
                 .fold(0, |word, byte| word << 8 | u64::from(*byte));
         }
         set
+    }
+}
+
+/// As ranges: `0-127,130`.
+impl fmt::Display for SlotSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut ranges: Vec<(u8, u8)> = Vec::new();
+        for slot in self.iter() {
+            match ranges.last_mut() {
+                Some((_, last)) if last.checked_add(1) == Some(slot) => *last = slot,
+                _ => ranges.push((slot, slot)),
+            }
+        }
+        for (number, (first, last)) in ranges.into_iter().enumerate() {
+            let comma = if number > 0 { "," } else { "" };
+            match first == last {
+                true => write!(f, "{comma}{first}")?,
+                false => write!(f, "{comma}{first}-{last}")?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -123,6 +166,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn sets_are_shown_as_ranges() {
+        let mut set = SlotSet::default();
+        assert_eq!(set.to_string(), "");
+        [0, 1, 2, 7, 254, 255]
+            .into_iter()
+            .for_each(|slot| set.insert(slot));
+        assert_eq!(set.to_string(), "0-2,7,254-255");
+        assert_eq!(SlotSet::ALL.to_string(), "0-255");
+    }
+
+    #[test]
     fn slots_are_frozen() {
         // From another implementation of xxh3: stored data depends on them.
         assert_eq!(slot_of("did:plc:ewvi7nxzyoun6zhxrhs64oiz"), 137);
@@ -137,6 +191,17 @@ mod tests {
                 assert_eq!(sets.iter().filter(|set| set.contains(slot)).count(), 1);
             }
             assert_eq!(sets.iter().map(SlotSet::len).sum::<u32>(), 256);
+        }
+    }
+
+    #[test]
+    fn sets_are_joined_and_cut() {
+        let (even, thirds) = (SlotSet::owned_by(0, 2), SlotSet::owned_by(0, 3));
+        for slot in 0..=255 {
+            let (a, b) = (slot % 2 == 0, slot % 3 == 0);
+            assert_eq!(even.union(thirds).contains(slot), a || b);
+            assert_eq!(even.intersection(thirds).contains(slot), a && b);
+            assert_eq!(even.difference(thirds).contains(slot), a && !b);
         }
     }
 

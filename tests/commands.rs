@@ -6,11 +6,12 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 
-use http::{ALICE, BOB, Retrier, Site, cid, put, rev, status};
+use http::{ALICE, BOB, HOUR, NOW, Retrier, Site, cid, put, rev, status};
 use penstock::api::UnixSocket;
+use penstock::slot::SlotSet;
 use penstock::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use penstock::store::memory::MemoryStore;
-use penstock::store::{HandleWrite, Quarantined, Store, WriteBatch};
+use penstock::store::{Fact, FactKind, HandleWrite, Quarantined, Store, WriteBatch};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
@@ -303,6 +304,7 @@ async fn no_command_makes_a_store() {
         &["repos"],
         &["get", &uri],
         &["quarantine", "list"],
+        &["gaps"],
     ] {
         let ended = run(dir.path(), args).await;
         ended.ended(1, "store.embedded.dir");
@@ -387,4 +389,41 @@ async fn a_store_that_fails_is_named_to_its_operator_only() {
         .await
         .is_error(503, "NotReady", "the store");
     assert_eq!(site.get("/healthz").await.status, 200);
+}
+
+#[tokio::test]
+async fn gaps_end_with_1_where_something_is_missing() {
+    let daemon = Daemon::start().await;
+    let ended = daemon.run(&["gaps"]).await;
+    ended.ended(1, "");
+    let text = String::from_utf8(ended.out).unwrap();
+    assert!(
+        text.contains("missing:\n  relay.test slots 0-255"),
+        "{text}"
+    );
+    assert!(text.contains("worker 0 will replay it"), "{text}");
+    assert!(
+        text.ends_with("of the last 3 days and of what was held before.\n"),
+        "{text}"
+    );
+
+    let held = Fact {
+        relay: "relay.test".to_owned(),
+        generation: 0,
+        run: 1,
+        from_seq: 10,
+        to_seq: 20,
+        from_time: NOW - 73 * HOUR,
+        to_time: NOW,
+        slots: SlotSet::ALL,
+        filter: String::new(),
+        kind: FactKind::Live,
+    };
+    daemon.store().put_facts(&[held]).await.unwrap();
+    let ended = daemon.run(&["gaps"]).await;
+    ended.ended(0, "");
+    let text = String::from_utf8(ended.out).unwrap();
+    assert!(text.contains("Every second since "), "{text}");
+    let ended = daemon.run(&["gaps", "--json"]).await;
+    assert_eq!(ended.lines()[0]["complete"], true);
 }

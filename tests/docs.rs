@@ -53,8 +53,8 @@ What to watch first:
 - `penstock_watermark_lag_seconds` grows: what is durable falls behind what was published. If `penstock_relay_lag_seconds` grows as
   well, the relay or the link is behind; if only the first does, decoding or the store is.
 - `penstock_pipeline_full_seconds_total` grows: the lanes or the store can't keep up, and the socket was not read meanwhile.
-- `penstock_ledger_missing_seconds` or `penstock_relay_seq_jumps_total` is above 0: the relay skipped something. Nothing fetches
-  it yet.
+- `penstock_ledger_missing_seconds` stays above 0: something is missing. `penstock_ledger_gaps` says how many parts worker 0 will still
+  replay, and how many are lost; `penstock gaps` says which ([backfill.md](backfill.md)).
 - `penstock_quarantined_total` grows: [quarantine.md](quarantine.md).
 - `penstock_ingest_paused` is 1: `/readyz` says why in words.
 
@@ -71,7 +71,8 @@ const LABELS: &str = "
 | label | values |
 | --- | --- |
 | `relay` | host of the relay |
-| `stream` | `live` |
+| `stream` | `live`, `replay` (worker 0's window and gaps) |
+| `state` of `ledger_gaps` | `pending`, `lost` ([backfill.md](backfill.md)) |
 | `type` | `commit`, `sync`, `identity`, `account`, `info`, `error`, `unknown` |
 | `action` | `create`, `update`, `delete`, and `unwanted` for operations on collections that are not stored |
 | `source` | `stream` |

@@ -83,6 +83,10 @@ impl Store for Cids {
         self.facts.put_facts(facts).await
     }
 
+    async fn remove_facts(&self, facts: &[Fact]) -> Result<(), StoreError> {
+        self.facts.remove_facts(facts).await
+    }
+
     async fn facts(&self) -> Result<Vec<Fact>, StoreError> {
         self.facts.facts().await
     }

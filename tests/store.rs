@@ -314,6 +314,25 @@ async fn repairs_are_not_overwritten_and_facts_grow() {
 }
 
 #[tokio::test]
+async fn merged_facts_go_and_grown_ones_stay() {
+    contract::merged_facts_go(&MemoryStore::new()).await;
+    let dir = tempfile::tempdir().unwrap();
+    contract::merged_facts_go(&open(dir.path())).await;
+}
+
+#[tokio::test]
+async fn merges_of_the_ledger_lose_nothing() {
+    contract::merges::merged_facts_are_one(&MemoryStore::new()).await;
+    let dir = tempfile::tempdir().unwrap();
+    contract::merges::merged_facts_are_one(&open(dir.path())).await;
+    for _ in 0..10 {
+        contract::merges::merges_lose_nothing(&MemoryStore::new(), 20).await;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    contract::merges::merges_lose_nothing(&open(dir.path()), 30).await;
+}
+
+#[tokio::test]
 async fn what_no_key_can_hold_is_refused_and_the_store_goes_on() {
     contract::bad_keys_are_refused(&MemoryStore::new()).await;
     let dir = tempfile::tempdir().unwrap();

@@ -9,6 +9,7 @@ mod admin;
 mod auth;
 pub mod client;
 mod error;
+mod gaps;
 mod health;
 mod list;
 mod params;
@@ -18,6 +19,7 @@ mod xrpc;
 
 pub use auth::Tokens;
 pub use error::ApiError;
+pub use gaps::{Gaps, Interval, Missing, MissingReason, MissingState, Tail};
 pub use quarantine::{Retry, RetryOutcome, RetryReport, RetryRequest, RetryResult};
 pub use server::{UnixSocket, serve_tcp, serve_unix};
 
@@ -35,6 +37,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
 
+use crate::ledger::Wanted;
 use crate::store::{Store, StoreError};
 
 /// Most bytes of a request's body.
@@ -50,6 +53,9 @@ pub trait DaemonStatus: Send + Sync + 'static {
     fn not_ready(&self) -> Vec<String>;
 }
 
+/// What of the ledger is wanted now.
+pub type WantedNow = Arc<dyn Fn() -> Wanted + Send + Sync>;
+
 /// Renders the metrics as Prometheus text.
 pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
 
@@ -62,6 +68,8 @@ pub struct ApiState {
     pub status: Arc<dyn DaemonStatus>,
     /// The metrics.
     pub metrics: RenderMetrics,
+    /// What of the ledger is wanted.
+    pub wanted: WantedNow,
     /// What retries quarantined frames, if anything here can.
     pub retry: Option<Arc<dyn Retry>>,
     /// The tokens that admin routes ask for.
@@ -76,6 +84,7 @@ pub fn router(state: ApiState) -> Router {
     let reading = Router::new()
         .route("/admin/records", get(admin::records))
         .route("/admin/repos", get(admin::repos))
+        .route("/admin/gaps", get(gaps::show))
         .route("/admin/quarantine", get(quarantine::list))
         .route("/admin/quarantine/{id}", get(quarantine::show))
         .route_layer(middleware::from_fn_with_state(state.clone(), auth::read));

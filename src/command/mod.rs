@@ -5,6 +5,7 @@
 
 mod config;
 mod dump;
+mod gaps;
 mod get;
 mod import;
 mod outcome;
@@ -65,6 +66,8 @@ enum Command {
     Import(ImportArgs),
     /// Print every repo held, one JSON object a line
     Repos(ReposArgs),
+    /// Print what of the window is held and what is missing; exit 1 if anything is
+    Gaps(GapsArgs),
     /// What could not be taken in
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
@@ -112,6 +115,14 @@ pub struct ReposArgs {
     /// Only this repo
     #[arg(long, value_name = "DID")]
     pub did: Option<String>,
+}
+
+/// What `penstock gaps` is asked for.
+#[derive(Debug, Args)]
+pub struct GapsArgs {
+    /// Print JSON, as GET /admin/gaps answers
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What `penstock schema` is asked for.
@@ -180,6 +191,7 @@ fn dispatch(command: Command, overrides: Overrides) -> Result<Exit, Failure> {
         Command::Dump(args) => block_on(dump::run(config, args)),
         Command::Import(args) => block_on(import::run(config, args)),
         Command::Repos(args) => block_on(repos::run(config, args)),
+        Command::Gaps(args) => block_on(gaps::run(config, args)),
         Command::Quarantine(command) => block_on(quarantine::run(config, command)),
         Command::Schema(args) => block_on(schema::run(config, args)),
     }

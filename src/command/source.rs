@@ -15,9 +15,9 @@ use tokio::task::JoinSet;
 use super::{Exit, Failure, storage};
 use crate::api::client::{Client, ClientError};
 use crate::api::{ApiState, DaemonStatus, MAX_LIMIT, Tokens, router, server};
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::daemon::Retrier;
+use crate::daemon::{self, Retrier};
 use crate::store::{Store, StoreError};
 
 /// Output goes to the terminal or pipe in pieces of this size.
@@ -41,15 +41,13 @@ impl Source {
             });
         }
         let store = open_store(config, socket).await?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let client = Client::local(router(ApiState {
             store: store.clone(),
             status: Arc::new(NoDaemon),
             metrics: Arc::new(String::new),
-            retry: Some(Arc::new(Retrier::new(
-                store.clone(),
-                Arc::new(SystemClock),
-                config,
-            ))),
+            wanted: daemon::wanted(config, &clock),
+            retry: Some(Arc::new(Retrier::new(store.clone(), clock, config))),
             tokens: Tokens::default(),
             trusted: true,
         }));

@@ -43,6 +43,24 @@ impl CollectionFilter {
         Ok(Self::canonical(names, prefixes))
     }
 
+    /// Reads the canonical spelling, as facts carry it; the error is the entry that is none.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Ok(Self::ALL),
+            text => Self::new(text.split(',')),
+        }
+    }
+
+    /// Whether all that `other` wants is wanted here too.
+    pub fn covers(&self, other: &Self) -> bool {
+        if self.is_all() || other.is_all() {
+            return self.is_all();
+        }
+        let prefixed = |prefix: &str| self.prefixes.iter().any(|own| prefix.starts_with(&**own));
+        other.names.iter().all(|name| self.wants(name))
+            && other.prefixes.iter().all(|prefix| prefixed(prefix))
+    }
+
     fn canonical(mut names: Vec<&str>, mut prefixes: Vec<&str>) -> Self {
         prefixes.sort_unstable();
         // Sorted, a prefix stands before all that it covers.
@@ -151,6 +169,33 @@ mod tests {
         assert_eq!(one, two);
         assert_eq!(one.unwrap().to_string(), "app.bsky.*,b.c.d");
         assert_eq!(CollectionFilter::ALL.to_string(), "");
+    }
+
+    #[test]
+    fn a_filter_covers_what_wants_no_more() {
+        let covers = |own: &str, other: &str| {
+            let read = |text| CollectionFilter::parse(text).unwrap();
+            read(own).covers(&read(other))
+        };
+        for (own, other) in [
+            ("", ""),
+            ("", "a.b.c"),
+            ("", "app.bsky.*"),
+            ("a.b.c", "a.b.c"),
+            ("a.b.c,a.b.d", "a.b.d"),
+            ("app.bsky.*", "app.bsky.feed.*,app.bsky.graph.follow"),
+            ("app.bsky.*,x.y.z", "app.bsky.*,x.y.z"),
+        ] {
+            assert!(covers(own, other), "{own:?} {other:?}");
+            assert_eq!(covers(other, own), own == other, "{other:?} {own:?}");
+        }
+        for (own, other) in [
+            ("a.b.c", "a.b.d"),
+            ("app.bsky.feed.*", "app.bsky.feedx.*"),
+            ("app.bsky.feed.*,x.y.z", "x.y.z,app.bsky.graph.*"),
+        ] {
+            assert!(!covers(own, other), "{own:?} {other:?}");
+        }
     }
 
     #[test]

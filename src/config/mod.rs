@@ -22,8 +22,8 @@ pub use relay_url::RelayUrl;
 pub use secret::Secret;
 pub use sections::{
     AccountAction, Accounts, Backfill, BackfillDays, Consistency, Embedded, Faults, Identity, Key,
-    Log, LogFormat, Net, Pipeline, Quarantine, Relay, Replication, SECTIONS, Scylla, SectionInfo,
-    Shutdown, Store, Verify, VerifyCids, Worker, keys,
+    LiveStart, Log, LogFormat, Net, Pipeline, Quarantine, Relay, Replication, SECTIONS, Scylla,
+    SectionInfo, Shutdown, Store, Verify, VerifyCids, Worker, keys,
 };
 pub use show::{Setting, default_file};
 pub use sources::Sources;

@@ -106,9 +106,23 @@ macro_rules! sections {
 pub enum BackfillDays {
     /// Nothing: from the live head on.
     Off,
+    /// So long before now, as far as the relay retains it.
+    Window(Duration),
     /// All that the relay retains: from cursor 0 on.
     All,
 }
+
+/// Where the live stream begins where nothing is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LiveStart {
+    /// At what is published next.
+    Head,
+    /// At the oldest frame that the relay has.
+    Oldest,
+}
+
+/// The longest window: ten years.
+const MAX_DAYS: f64 = 3_652.0;
 
 /// Which CIDs are recomputed from their blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,6 +187,9 @@ const CONSISTENCIES: shape::Choice<Consistency> = shape::Choice(&[
     ("EACH_QUORUM", Consistency::EachQuorum),
     ("ALL", Consistency::All),
 ]);
+const START: shape::Choice<LiveStart> =
+    shape::Choice(&[("head", LiveStart::Head), ("oldest", LiveStart::Oldest)]);
+
 const CIDS: shape::Choice<VerifyCids> = shape::Choice(&[
     ("all", VerifyCids::All),
     ("records", VerifyCids::Records),
@@ -216,12 +233,26 @@ sections! {
         backoff_min: Duration = "relay.backoff_min", "500ms", shape::Time(1, HOUR);
         /// The longest wait before connecting again.
         backoff_max: Duration = "relay.backoff_max", "60s", shape::Time(1, DAY);
+        /// The live stream goes on where it ended if that is at most so long ago. Else it starts at the head, so that new events
+        /// do not wait for old ones, and worker 0 replays what lies between.
+        resume_within: Duration = "relay.resume_within", "1h", shape::Time(1_000, 7 * DAY);
+        /// Where the live stream begins where nothing is held: `head`, or `oldest`: all that the relay has is then read in its
+        /// order by one stream, and new events wait for the old ones.
+        start: LiveStart = "relay.start", "head", START;
+        /// Relays count on their own and their times differ: what two of them hold joins if it overlaps by so much.
+        failover_overlap: Duration = "relay.failover_overlap", "60s", shape::Time(0, DAY);
     }
 
     /// What of the past is fetched.
     pub struct Backfill {
-        /// With an empty store: 0 starts at the live head, -1 at the oldest frame that the relay retains.
+        /// How many days before now are held, as far as the relay retains them; fractions are allowed. 0: what is published from
+        /// the first start on. -1: all that the relay retains. Gaps between what is held are filled in any case. Only worker 0
+        /// replays, for all workers.
         days: BackfillDays = "backfill.days" ["BACKFILL_DAYS"], "0", Days;
+        /// How often worker 0 reads the ledger again to see what is missing.
+        reread: Duration = "backfill.reread", "60s", shape::Time(100, HOUR);
+        /// A replay takes no more events a second than this. 0: as many as the live stream leaves room for.
+        max_events_per_second: u32 = "backfill.max_events_per_second", "0", shape::Number(0, 100_000_000);
     }
 
     /// Which part of the work this process does.
@@ -402,11 +433,12 @@ impl Shape for Days {
         match days {
             Some(0.0) => Ok(BackfillDays::Off),
             Some(-1.0) => Ok(BackfillDays::All),
-            Some(days) if days > 0.0 => Err(
-                "replay of a window is not built yet: use 0 (live only) or -1 (all that the relay retains)"
-                    .to_owned(),
-            ),
-            _ => Err("allowed: 0 (live only) or -1 (all that the relay retains)".to_owned()),
+            Some(days) if days > 0.0 && days <= MAX_DAYS => Ok(BackfillDays::Window(
+                Duration::from_secs_f64((days * 86_400.0).max(1.0)),
+            )),
+            _ => Err(format!(
+                "allowed: 0 (live only), a number of days up to {MAX_DAYS} such as 3 or 0.5, or -1 (all that the relay retains)"
+            )),
         }
     }
 }

@@ -11,7 +11,8 @@ use super::status::Status;
 use super::trail::Trail;
 use crate::api::DaemonStatus;
 use crate::clock::Clock;
-use crate::ledger;
+use crate::config::Config;
+use crate::ledger::{self, Wanted};
 use crate::pipeline::{Depth, Point, Progress};
 use crate::slot::SlotSet;
 use crate::store::{Store, StoreError};
@@ -32,6 +33,7 @@ pub(crate) struct Gauges {
     status: Arc<Status>,
     progress: watch::Receiver<Arc<Progress>>,
     clock: Arc<dyn Clock>,
+    config: Config,
     slots: SlotSet,
     reasons: Vec<String>,
     watermarks: Trail<Option<Point>>,
@@ -46,6 +48,7 @@ impl Gauges {
         status: Arc<Status>,
         progress: watch::Receiver<Arc<Progress>>,
         clock: Arc<dyn Clock>,
+        config: &Config,
         slots: SlotSet,
         rendering: PrometheusHandle,
     ) -> Self {
@@ -55,6 +58,7 @@ impl Gauges {
             status,
             progress,
             clock,
+            config: config.clone(),
             slots,
             reasons: Vec::new(),
             watermarks,
@@ -166,10 +170,16 @@ impl Gauges {
     }
 
     async fn missing(&self) -> Result<(), StoreError> {
-        let gaps = ledger::gaps(&self.store.facts().await?, self.slots);
+        let wanted = Wanted::configured(&self.config, self.slots, self.clock.now_micros());
+        let gaps = ledger::gaps(&self.store.facts().await?, &wanted);
+        let micros = ledger::missing_micros(gaps.iter());
         names::LEDGER_MISSING
             .with([])
-            .set(gauge(ledger::missing_seconds(&gaps)));
+            .set(Duration::from_micros(micros).as_secs_f64());
+        let lost = gaps.iter().filter(|gap| gap.lost.is_some()).count();
+        for (state, count) in [("lost", lost), ("pending", gaps.len() - lost)] {
+            names::LEDGER_GAPS.with([state]).set(gauge(count as u64));
+        }
         Ok(())
     }
 }

@@ -2,10 +2,12 @@
 
 use metrics::{Counter, Gauge};
 
+use crate::pipeline::Stream;
 use crate::telemetry::metrics as names;
 
 /// What the reader of one stream counts.
 pub(crate) struct StreamMetrics {
+    stream: Stream,
     frames: Counter,
     bytes: Counter,
     other_slots: Counter,
@@ -13,12 +15,14 @@ pub(crate) struct StreamMetrics {
 }
 
 impl StreamMetrics {
-    pub fn new(stream: &'static str) -> Self {
+    pub fn new(stream: Stream) -> Self {
+        let name = stream.as_str();
         Self {
-            frames: names::RELAY_FRAMES.with([stream]),
-            bytes: names::RELAY_BYTES.with([stream]),
+            stream,
+            frames: names::RELAY_FRAMES.with([name]),
+            bytes: names::RELAY_BYTES.with([name]),
             other_slots: names::FRAMES_SKIPPED.with(["slot"]),
-            seq: names::RELAY_SEQ.with([stream]),
+            seq: names::RELAY_SEQ.with([name]),
         }
     }
 
@@ -49,8 +53,11 @@ impl StreamMetrics {
         self.seq.set(seq as f64);
     }
 
-    /// A connection was made or lost.
+    /// The connection of the live stream was made or lost.
     pub fn connected(&self, relay: &str, connected: bool) {
+        if self.stream == Stream::Replay {
+            return;
+        }
         names::RELAY_CONNECTED
             .with([relay])
             .set(if connected { 1.0 } else { 0.0 });

@@ -3,14 +3,16 @@
 //! Read [`run`] top to bottom: it is the way of a frame, then the way out.
 
 mod gauges;
-mod live;
+mod merging;
 mod metrics;
+mod reader;
 mod recorder;
 mod retrier;
 mod running;
 mod status;
 mod times;
 mod trail;
+mod window;
 
 pub use retrier::Retrier;
 pub use status::{Pause, Status};
@@ -20,21 +22,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, ApiState, Tokens, UnixSocket};
+use crate::api::{self, ApiState, Tokens, UnixSocket, WantedNow};
 use crate::clock::Clock;
-use crate::config::{BackfillDays, Config, VerifyCids};
+use crate::config::{Config, LiveStart, VerifyCids};
 use crate::decode::{DecodeOptions, Verify};
-use crate::pipeline::{FaultLimits, Faults, Pipeline, PipelineOptions, Stream};
+use crate::ledger::Wanted;
+use crate::pipeline::{FaultLimits, Pipeline, PipelineOptions, Stream};
 use crate::relay::{self, RelayError, RelayOptions, Subscription};
 use crate::slot::SlotSet;
 use crate::store::{Store, StoreError};
 use crate::telemetry;
 use gauges::Gauges;
-use live::{Live, LiveParts};
+use reader::{Reader, ReaderParts};
 use recorder::Recorder;
 use running::{Running, drain, overdue};
+use window::{Window, WindowParts};
 
 /// How long the last facts and answers may take: a store that hangs does not keep the process.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -92,27 +97,31 @@ pub async fn run(
 
     // The parts, from the store back to the relay.
     let slots = SlotSet::owned_by(config.worker.id, config.worker.count);
-    let faults = Arc::new(Faults::new(fault_limits(config)));
     let pipeline = Pipeline::start(
         &pipeline_options(config),
         store.clone(),
         clock.clone(),
-        faults.clone(),
+        &fault_limits(config),
     )?;
     let recorder = Arc::new(Recorder::new(store.clone()));
-    let parts = LiveParts {
+    let changed = Arc::new(Notify::new());
+    let parts = ReaderParts {
+        stream: Stream::Live,
         subscription: Subscription::new(relay_options(config)?)?,
         router: pipeline.router(Stream::Live, slots),
         recorder: recorder.clone(),
-        faults,
+        faults: pipeline.faults(Stream::Live).clone(),
         status: status.clone(),
         clock: clock.clone(),
         slots,
         filter: config.collections.to_string(),
-        from_oldest: config.backfill.days == BackfillDays::All,
+        from_oldest: config.relay.start == LiveStart::Oldest,
+        resume_within: config.relay.resume_within,
         clock_ahead: config.faults.clock_ahead,
+        changed: changed.clone(),
     };
-    let (live, progress) = Live::new(parts, &store.facts().await?);
+    let (live, progress) = Reader::live(parts, &store.facts().await?);
+    let window = window(config, &store, &clock, &pipeline, changed)?;
 
     // What people see of it.
     let serving = CancellationToken::new();
@@ -122,6 +131,7 @@ pub async fn run(
         store: store.clone(),
         status: status.clone(),
         metrics: Arc::new(move || telemetry::metrics::render(&rendering)),
+        wanted: wanted(config, &clock),
         retry: Some(Arc::new(retrier)),
         tokens: tokens(config),
         trusted: false,
@@ -132,6 +142,7 @@ pub async fn run(
         status,
         progress.clone(),
         clock,
+        config,
         slots,
         upkeep,
     );
@@ -139,6 +150,8 @@ pub async fn run(
     // The work.
     let mut running = Running {
         live: tokio::spawn(live.run(stop.child_token())),
+        window: window.map(|window| tokio::spawn(window.run(stop.child_token()))),
+        unsaved: None,
         saving: tokio::spawn(recorder.clone().run(progress.clone(), serving.clone())),
         showing: tokio::spawn(gauges.run(pipeline.depth(), serving.clone())),
         http,
@@ -156,7 +169,7 @@ pub async fn run(
     };
 
     // The way out: reading has stopped; let the lanes finish, save what is durable.
-    running.live.abort();
+    running.abort();
     let drained = match read {
         Ok(true) => drain(pipeline, failure, overdue).await,
         Ok(false) => Ok(()),
@@ -169,6 +182,36 @@ pub async fn run(
         tracing::warn!("the store does not answer: a restart goes on a little earlier");
         Ok(())
     })
+}
+
+/// The replay of what is missing, which worker 0 does for all.
+fn window(
+    config: &Config,
+    store: &Arc<dyn Store>,
+    clock: &Arc<dyn Clock>,
+    pipeline: &Pipeline,
+    changed: Arc<Notify>,
+) -> Result<Option<Window>, DaemonError> {
+    let here = config.worker.id == 0;
+    telemetry::metrics::BACKFILL_WORKER
+        .with([])
+        .set(if here { 1.0 } else { 0.0 });
+    if !here {
+        tracing::info!(
+            "worker 0 replays what is missing, for all workers: none of it happens here"
+        );
+        return Ok(None);
+    }
+    let parts = WindowParts {
+        config: Arc::new(config.clone()),
+        store: store.clone(),
+        clock: clock.clone(),
+        relay: relay_options(config)?,
+        router: pipeline.router(Stream::Replay, SlotSet::default()),
+        faults: pipeline.faults(Stream::Replay).clone(),
+        changed,
+    };
+    Ok(Some(Window::new(parts)))
 }
 
 /// Starts serving TCP and the Unix socket.
@@ -199,6 +242,12 @@ async fn serve(
     let tcp = api::serve_tcp(listener, api::router(state), serving.clone());
     let unix = socket.serve(trusted, serving.clone());
     Ok(vec![tokio::spawn(tcp), tokio::spawn(unix)])
+}
+
+/// What all slots should hold.
+pub(crate) fn wanted(config: &Config, clock: &Arc<dyn Clock>) -> WantedNow {
+    let (config, clock) = (config.clone(), clock.clone());
+    Arc::new(move || Wanted::configured(&config, SlotSet::ALL, clock.now_micros()))
 }
 
 fn tokens(config: &Config) -> Tokens {

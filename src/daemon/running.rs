@@ -8,7 +8,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::DaemonError;
+use super::reader::End;
 use super::recorder::Recorder;
+use super::window::Unsaved;
 use crate::pipeline::{Pipeline, Progress};
 use crate::store::StoreError;
 
@@ -17,7 +19,11 @@ type Failure = watch::Receiver<Option<Arc<StoreError>>>;
 
 /// The tasks beside the lanes.
 pub(super) struct Running {
-    pub live: JoinHandle<Result<(), StoreError>>,
+    pub live: JoinHandle<Result<End, StoreError>>,
+    /// On worker 0.
+    pub window: Option<JoinHandle<Result<Option<Unsaved>, StoreError>>>,
+    /// What the replay had not saved when it was stopped.
+    pub unsaved: Option<Unsaved>,
     pub saving: JoinHandle<Result<(), StoreError>>,
     pub showing: JoinHandle<()>,
     pub http: Vec<JoinHandle<()>>,
@@ -29,17 +35,23 @@ pub(super) struct Running {
 impl Running {
     /// Resolves when reading has stopped as it should, or with the error that ends it.
     pub async fn reading_ends(&mut self, failure: Failure) -> Result<(), Arc<StoreError>> {
+        let streams = streams_end(&mut self.live, self.window.as_mut());
         tokio::select! {
-            read = &mut self.live => match read {
-                Ok(read) => read.map_err(Arc::new),
-                Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-            },
+            read = streams => read.map(|unsaved| self.unsaved = unsaved).map_err(Arc::new),
             error = failed(failure) => Err(error),
             // The facts can't be written any more.
             saved = &mut self.saving => {
                 let error = saved.ok().and_then(Result::err);
                 Err(Arc::new(error.unwrap_or(StoreError::Closed)))
             }
+        }
+    }
+
+    /// Stops reading, if it has not stopped by itself.
+    pub fn abort(&self) {
+        self.live.abort();
+        if let Some(window) = &self.window {
+            window.abort();
         }
     }
 
@@ -56,6 +68,9 @@ impl Running {
         }
         let last = self.progress.borrow().clone();
         self.recorder.finish(&last).await?;
+        if let Some(Unsaved { recorder, progress }) = &self.unsaved {
+            recorder.finish(progress).await?;
+        }
         if let Some(at) = self.recorder.claimed().await {
             tracing::info!(seq = at.seq, "stopped; a restart goes on behind this seq");
         }
@@ -63,6 +78,28 @@ impl Running {
             let _ = server.await;
         }
         Ok(())
+    }
+}
+
+/// Resolves when both streams have ended, or with the first error.
+async fn streams_end(
+    live: &mut JoinHandle<Result<End, StoreError>>,
+    window: Option<&mut JoinHandle<Result<Option<Unsaved>, StoreError>>>,
+) -> Result<Option<Unsaved>, StoreError> {
+    let replay = async {
+        match window {
+            Some(window) => joined(window).await,
+            None => Ok(None),
+        }
+    };
+    let (_, unsaved) = tokio::try_join!(joined(live), replay)?;
+    Ok(unsaved)
+}
+
+async fn joined<T>(task: &mut JoinHandle<Result<T, StoreError>>) -> Result<T, StoreError> {
+    match task.await {
+        Ok(ended) => ended,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
 }
 

@@ -1,9 +1,13 @@
-//! Running medians of the frames' `time`, which is neither monotonic nor to be trusted.
+//! The time that a stream has come to: a running median of the frames' `time`, which is neither monotonic nor to be trusted.
 
 use std::collections::VecDeque;
 
 /// Samples of the median that the ledger's times are.
 const LEDGER_SAMPLES: usize = 15;
+/// After such a pause in what comes (microseconds) the median begins anew: on a quiet stream it would lag by hours.
+const PAUSE: u64 = 60_000_000;
+/// Microseconds between two samples, most often, where frames are rare.
+const SPARSE: u64 = 10_000_000;
 /// Samples of the median that our clock is compared with.
 pub(crate) const CLOCK_SAMPLES: usize = 100;
 
@@ -11,7 +15,12 @@ pub(crate) const CLOCK_SAMPLES: usize = 100;
 #[derive(Debug, Default)]
 pub(crate) struct Times {
     latest: VecDeque<u64>,
-    median: u64,
+    reached: u64,
+    /// The latest of the last few.
+    newest: u64,
+    sparse: bool,
+    /// When the last one came (microseconds), and how many came without a pause.
+    came: (u64, usize),
 }
 
 impl Times {
@@ -21,13 +30,42 @@ impl Times {
             self.latest.pop_front();
         }
         self.latest.push_back(time);
-        let recent = self.latest.len().saturating_sub(LEDGER_SAMPLES);
-        self.median = median(self.latest.iter().skip(recent)).min(now);
+        let together = match now.saturating_sub(self.came.0) > PAUSE {
+            true => 1,
+            false => self.came.1 + 1,
+        };
+        self.came = (now, together);
+        let recent = self
+            .latest
+            .len()
+            .saturating_sub(together.min(LEDGER_SAMPLES));
+        let recent = || self.latest.iter().skip(recent);
+        let steps: Vec<u64> = recent()
+            .zip(recent().skip(1))
+            .map(|(a, b)| a.abs_diff(*b))
+            .collect();
+        self.sparse = steps.is_empty() || median(steps.iter()) > SPARSE;
+        self.newest = recent().copied().max().unwrap_or_default().min(now);
+        self.reached = match self.sparse {
+            true => self.newest,
+            false => median(recent()).min(now),
+        };
     }
 
-    /// The running median, never later than the receipt of the frames.
-    pub fn median(&self) -> u64 {
-        self.median
+    /// Up to when the stream was read, never later than the receipt of the frames: the running median; where frames are rare,
+    /// and it would lag by hours, the latest of the last few.
+    pub fn reached(&self) -> u64 {
+        self.reached
+    }
+
+    /// The latest time of the last few samples, never later than their receipt.
+    pub fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    /// Whether frames are so rare that each one counts, as in the past of a small host.
+    pub fn sparse(&self) -> bool {
+        self.sparse
     }
 
     /// Whether there are as many samples as are ever kept.
@@ -67,11 +105,36 @@ mod tests {
             times.sample(if n % 10 == 0 { u64::MAX } else { 1000 + n }, 5000);
         }
         assert!(
-            (1090..=1100).contains(&times.median()),
+            (1090..=1100).contains(&times.reached()),
             "{}",
-            times.median()
+            times.reached()
         );
         assert_eq!(times.ahead_of(2000, 0, CLOCK_SAMPLES), None);
+    }
+
+    #[test]
+    fn where_frames_are_rare_the_last_one_counts() {
+        const HOUR: u64 = 3_600_000_000;
+        let mut times = Times::default();
+        for n in 1..50 {
+            times.sample(n * HOUR, 100 * HOUR);
+            assert_eq!(times.reached(), n * HOUR);
+        }
+        assert!(times.sparse());
+        times.sample(7 * HOUR, 100 * HOUR);
+        assert!(
+            (40 * HOUR..=49 * HOUR).contains(&times.reached()),
+            "an old one moves nothing"
+        );
+        for n in 0..20 {
+            times.sample(60 * HOUR + n, 100 * HOUR);
+        }
+        assert!(!times.sparse());
+        times.sample(90 * HOUR, 100 * HOUR);
+        assert!(
+            times.reached() < 61 * HOUR,
+            "a liar among many moves nothing"
+        );
     }
 
     #[test]
@@ -85,6 +148,6 @@ mod tests {
         times.sample(relay, 0);
         assert!(times.ahead_of(0, 60_000_000, CLOCK_SAMPLES).is_some());
         assert_eq!(times.ahead_of(relay, 60_000_000, CLOCK_SAMPLES), None);
-        assert_eq!(times.median(), 0, "never later than the receipt");
+        assert_eq!(times.reached(), 0, "never later than the receipt");
     }
 }

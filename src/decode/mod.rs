@@ -27,6 +27,6 @@ pub use event::{
 };
 pub use frame::{DecodeOptions, Decoder, Limits, REV_AHEAD_MICROS, Verify};
 pub use ops::Ops;
-pub use peek::{Kind, Peek, peek};
+pub use peek::{Kind, Peek, notice, peek};
 pub use record::{check_record, record_to_json};
 pub use tid::Tid;

@@ -94,6 +94,26 @@ pub fn peek(frame: &[u8]) -> Peek<'_> {
     peek
 }
 
+/// What a frame without a number is about: the `name` of an `#info`, the `error` of an error frame.
+pub fn notice(frame: &[u8]) -> Option<&str> {
+    let mut reader = Loose { rest: frame };
+    let wanted: &[u8] = match reader.header()? {
+        Kind::Info => b"name",
+        Kind::Error => b"error",
+        _ => return None,
+    };
+    let (MAP, entries) = reader.head()? else {
+        return None;
+    };
+    for _ in 0..entries {
+        if reader.text()? == wanted {
+            return std::str::from_utf8(reader.text()?).ok();
+        }
+        reader.skip()?;
+    }
+    None
+}
+
 /// A reader that takes any well-formed head and checks nothing.
 struct Loose<'a> {
     rest: &'a [u8],
@@ -251,6 +271,23 @@ mod tests {
             (seen.kind, seen.did, seen.seq),
             (Kind::Account, None, Some(7))
         );
+    }
+
+    #[test]
+    fn notices_are_named() {
+        // {op: -1, ...}{error: "Full", message: "x"}, with the keys in either order.
+        let future = b"\xa1\x62op\x20\xa2\x67message\x61x\x65error\x64Full";
+        assert_eq!(notice(future), Some("Full"));
+        let info = b"\xa2\x61t\x65#info\x62op\x01\xa1\x64name\x63Old";
+        assert_eq!(notice(info), Some("Old"));
+        for other in [
+            &b"\xa1\x62op\x20\xa0"[..],
+            b"\xa1\x62op\x20\xa1\x65error\x01",
+            b"\xa2\x61t\x67#commit\x62op\x01\xa1\x64name\x63Old",
+            b"",
+        ] {
+            assert_eq!(notice(other), None, "{other:x?}");
+        }
     }
 
     #[test]

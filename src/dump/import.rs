@@ -142,7 +142,10 @@ pub async fn import(
     if unexplained && sum_of(store).await? != (taken.counts.records, taken.sum) {
         return Err(ImportError::Leftovers);
     }
-    let (facts, mut cuts) = before_young_gaps(&taken.facts, options.now);
+    // What a relay could not serve is found out again.
+    let known = taken.facts.iter().filter(|fact| !fact.kind.is_lost());
+    let known: Vec<Fact> = known.cloned().collect();
+    let (facts, mut cuts) = before_young_gaps(&known, options.now);
     let (mut facts, held_cuts) = before_held(&facts, &held);
     cuts.extend(held_cuts);
     put_facts(store, &mut facts).await?;

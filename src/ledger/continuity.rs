@@ -84,8 +84,7 @@ struct Doubted {
 const START_STEP: u64 = 10_000;
 /// How far a time may be ahead of what is held before smaller numbers mean a restart (microseconds).
 const RESTART_MARGIN: u64 = 60_000_000;
-/// The same for the anchor itself: it is of another numbering if its time is so much newer. What is held is a median, which
-/// lags on a quiet stream.
+/// The anchor itself is of another numbering if its time is so far from what is held, which is a median.
 const ANCHOR_MARGIN: u64 = 3_600_000_000;
 
 impl Continuity {
@@ -214,13 +213,13 @@ impl Continuity {
         held: u64,
         sound: &mut impl FnMut() -> bool,
     ) -> Step {
-        // A relay that counts anew and has come past the anchor has a frame of that number, which proves nothing.
-        let (low, margin) = match self.lower == Some(self.routed) || seq == self.routed {
-            true => (true, ANCHOR_MARGIN),
-            false => (seq < self.routed, RESTART_MARGIN),
-        };
-        let newer = time.is_some_and(|time| time > held.saturating_add(margin));
-        if low && newer && sound() {
+        // Another sequence may have a frame of the anchor's number, which proves nothing.
+        let at_anchor = self.lower == Some(self.routed) || seq == self.routed;
+        let elsewhere = time.is_some_and(|time| match at_anchor {
+            true => held < u64::MAX && time.abs_diff(held) > ANCHOR_MARGIN,
+            false => seq < self.routed && time > held.saturating_add(RESTART_MARGIN),
+        });
+        if elsewhere && sound() {
             return match self.lower.replace(seq) {
                 Some(first) if confirms(first, seq) => {
                     let unreadable = 0;

@@ -32,13 +32,19 @@ const SPARE_BATCHES: usize = 16;
 pub(crate) struct Shared {
     pub store: Arc<dyn Store>,
     pub clock: Arc<dyn Clock>,
-    pub faults: Arc<Faults>,
+    pub faults: [Arc<Faults>; 2],
     pub failed: Arc<watch::Sender<Option<Arc<StoreError>>>>,
     pub in_flight: Arc<Semaphore>,
     pub in_flight_bytes: u32,
     pub epochs: Arc<Epochs>,
     pub runtime: Handle,
     pub metrics: Arc<StoreMetrics>,
+}
+
+impl Shared {
+    fn faults(&self, stream: Stream) -> &Arc<Faults> {
+        super::of_stream(&self.faults, stream)
+    }
 }
 
 /// The ways into a lane.
@@ -263,7 +269,7 @@ impl Lane {
             }
         }
         self.metrics.decoded(chunk.len(), began.elapsed());
-        self.shared.faults.judge(chunk.len(), failed);
+        self.shared.faults(chunk.stream).judge(chunk.len(), failed);
         self.tickets.push(chunk.ticket.clone());
         self.due
             .get_or_insert_with(|| began + self.options.batch_age);
@@ -294,7 +300,7 @@ impl Lane {
                     detail: error.detail.into_owned(),
                     source: chunk.source.clone(),
                     ticket: chunk.ticket.clone(),
-                    mark: self.shared.faults.mark(),
+                    mark: self.shared.faults(chunk.stream).mark(),
                     stream: chunk.stream,
                     epoch: chunk.epoch,
                 };
@@ -313,7 +319,8 @@ impl Lane {
             let crowded =
                 self.suspects.len() > MAX_SUSPECTS || self.suspect_bytes > MAX_SUSPECT_BYTES;
             let stale = oldest.epoch != self.shared.epochs.current(oldest.stream);
-            let verdict = match self.shared.faults.verdict(oldest.mark) {
+            let faults = self.shared.faults(oldest.stream);
+            let verdict = match faults.verdict(oldest.mark) {
                 Verdict::Wait if all || crowded => Verdict::Quarantine,
                 verdict => verdict,
             };

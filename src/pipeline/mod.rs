@@ -78,6 +78,14 @@ impl Stream {
     }
 }
 
+/// One of what there is for each stream.
+fn of_stream<T>([live, replay]: &[T; 2], stream: Stream) -> &T {
+    match stream {
+        Stream::Live => live,
+        Stream::Replay => replay,
+    }
+}
+
 /// The lanes, and what they share.
 pub struct Pipeline {
     lanes: Vec<lane::Entry>,
@@ -85,7 +93,7 @@ pub struct Pipeline {
     in_flight: Arc<Semaphore>,
     in_flight_bytes: u32,
     epochs: Arc<Epochs>,
-    faults: Arc<Faults>,
+    faults: [Arc<Faults>; 2],
     failure: watch::Receiver<Option<Arc<StoreError>>>,
 }
 
@@ -123,13 +131,15 @@ impl Depth {
 }
 
 impl Pipeline {
-    /// Starts the lanes. Must be called inside a tokio runtime, which carries the writes.
+    /// Starts the lanes; failing frames of a stream are judged by themselves, with the same limits for both. Must be called
+    /// inside a tokio runtime, which carries the writes.
     pub fn start(
         options: &PipelineOptions,
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
-        faults: Arc<Faults>,
+        limits: &FaultLimits,
     ) -> std::io::Result<Self> {
+        let faults = [(); 2].map(|()| Arc::new(Faults::new(limits.clone())));
         let (failed, failure) = watch::channel(None);
         let in_flight_bytes = u32::try_from(options.in_flight_bytes)
             .unwrap_or(u32::MAX)
@@ -171,9 +181,9 @@ impl Pipeline {
         Router::new(stream, slots, inputs, self.epochs.clone())
     }
 
-    /// What the lanes found wrong lately.
-    pub fn faults(&self) -> &Arc<Faults> {
-        &self.faults
+    /// What the lanes found wrong lately in a stream.
+    pub fn faults(&self, stream: Stream) -> &Arc<Faults> {
+        of_stream(&self.faults, stream)
     }
 
     /// Resolves with the error that the store failed with, if it ever does.

@@ -106,9 +106,20 @@ impl Router {
         }
     }
 
+    /// Another router of the same stream, for no slots yet.
+    pub fn another(&self) -> Self {
+        let (lanes, epochs) = (self.lanes.clone(), self.epochs.clone());
+        Self::new(self.stream, SlotSet::default(), lanes, epochs)
+    }
+
     /// Whether this worker takes in frames of that slot.
     pub fn owns(&self, slot: u8) -> bool {
         self.slots.contains(slot)
+    }
+
+    /// Takes in what belongs to these slots from now on. What is open has to be flushed before.
+    pub fn set_slots(&mut self, slots: SlotSet) {
+        self.slots = slots;
     }
 
     /// Up to where the stream was routed.

@@ -1,6 +1,7 @@
 //! One subscription of `com.atproto.sync.subscribeRepos`: WebSocket, reconnects, cursors in the URL.
 //!
-//! It knows addresses, TLS, HTTP refusals and time; it knows no CBOR, no store and no ledger. The
+//! It knows addresses, TLS, HTTP refusals and time; it knows no CBOR (a [`Prober`] peeks, no more), no
+//! store and no ledger. The
 //! caller connects, pulls [`Signal`]s, looks into the frames, and says where to resume and when
 //! real progress was made. Nothing is retried behind the caller's back: a lost connection is
 //! reported, and only [`Subscription::connect`] makes the next one.
@@ -21,6 +22,7 @@ mod dial;
 mod loss;
 mod metered;
 mod printable;
+mod probe;
 mod reason;
 mod refusal;
 mod rota;
@@ -35,9 +37,14 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use crate::config::RelayUrl;
+pub use probe::{Notice, Probe, ProbeError, ProbeLimits, Prober, Sample};
 pub use reason::{DisconnectReason, Lost};
 pub use subscription::Subscription;
 pub use tls::tls_config;
+
+/// All times are brought into this range, in which timers neither spin nor overflow.
+const SHORTEST: Duration = Duration::from_millis(1);
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Where and how to connect.
 #[derive(Debug, Clone)]
@@ -61,6 +68,21 @@ pub struct RelayOptions {
     pub tls: Arc<rustls::ClientConfig>,
     /// See [`user_agent`].
     pub user_agent: String,
+}
+
+impl RelayOptions {
+    /// Limits all times to 1 ms … 24 h.
+    fn limit_times(&mut self) {
+        for time in [
+            &mut self.connect_timeout,
+            &mut self.read_timeout,
+            &mut self.ping_interval,
+            &mut self.backoff_min,
+            &mut self.backoff_max,
+        ] {
+            *time = (*time).clamp(SHORTEST, LONGEST);
+        }
+    }
 }
 
 /// `penstock/VERSION`, with ` (+contact)` if there is a way to reach the operator. What a header

@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -14,10 +13,6 @@ use super::{
     Connected, DisconnectReason, FailedAttempt, Lost, RelayError, RelayOptions, RelayUrl, Signal,
     loss,
 };
-
-/// All times are brought into this range, in which timers neither spin nor overflow.
-const SHORTEST: Duration = Duration::from_millis(1);
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// One subscription, of one relay at a time.
 #[derive(Debug)]
@@ -35,15 +30,7 @@ impl Subscription {
     /// # Errors
     /// [`RelayError::NoUrl`] if there is no address.
     pub fn new(mut options: RelayOptions) -> Result<Self, RelayError> {
-        for time in [
-            &mut options.connect_timeout,
-            &mut options.read_timeout,
-            &mut options.ping_interval,
-            &mut options.backoff_min,
-            &mut options.backoff_max,
-        ] {
-            *time = (*time).clamp(SHORTEST, LONGEST);
-        }
+        options.limit_times();
         let rota = Rota::new(
             options.urls.clone(),
             options.backoff_min,

@@ -266,6 +266,19 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    async fn remove_facts(&self, facts: &[Fact]) -> Result<(), StoreError> {
+        check_facts(facts)?;
+        let mut state = self.write()?;
+        for fact in facts {
+            let key = (fact.relay.clone(), fact.generation, fact.run, fact.from_seq);
+            let held = state.facts.get(&key);
+            if held.is_some_and(|held| held.to_seq <= fact.to_seq) {
+                state.facts.remove(&key);
+            }
+        }
+        Ok(())
+    }
+
     async fn facts(&self) -> Result<Vec<Fact>, StoreError> {
         Ok(self.read().facts.values().cloned().collect())
     }

@@ -184,6 +184,10 @@ pub trait Store: Send + Sync + 'static {
     /// Writes facts; a fact of the same (relay, generation, run, from_seq) grows, never shrinks.
     async fn put_facts(&self, facts: &[Fact]) -> Result<(), StoreError>;
 
+    /// Removes facts that others cover, each as it is given: a row of the same (relay, generation, run, from_seq) that has
+    /// grown beyond its `to_seq` stays. What is written late, up to that `to_seq`, may come back or not.
+    async fn remove_facts(&self, facts: &[Fact]) -> Result<(), StoreError>;
+
     /// Every fact, in the order of (relay, generation, run, from_seq).
     async fn facts(&self) -> Result<Vec<Fact>, StoreError>;
 

@@ -369,6 +369,29 @@ pub enum FactKind {
     Repos,
     /// Not held: a poison frame was passed. Shown, never repaired by itself.
     Passed,
+    /// Not held: the relay no longer has it.
+    Expired,
+    /// Not held: the relay has what is before and what is behind it, and skips it.
+    Skipped,
+}
+
+impl FactKind {
+    /// As it is stored, shown and logged.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Replay => "replay",
+            Self::Repos => "repos",
+            Self::Passed => "passed",
+            Self::Expired => "expired",
+            Self::Skipped => "skipped",
+        }
+    }
+
+    /// Whether it says that a relay can't serve the interval, so that it has to be had elsewhere.
+    pub fn is_lost(self) -> bool {
+        matches!(self, Self::Expired | Self::Skipped)
+    }
 }
 
 /// A row of the ledger: `run` held (from_seq, to_seq] of a relay's stream for these slots.

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal};
 
 use tracing_subscriber::EnvFilter;
 
+use super::bar::AboveBars;
 use crate::config::LogFormat;
 
 /// Why logging could not be started.
@@ -29,7 +30,7 @@ pub fn start_logs(level: &str, format: LogFormat) -> Result<(), LogError> {
     // A closed standard error must not end the process: the subscriber's own complaint about it would panic.
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(|| AboveBars)
         .log_internal_errors(false)
         .with_ansi(terminal);
     let started = match json {

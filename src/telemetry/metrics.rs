@@ -153,7 +153,15 @@ families! {
     STORE_FREE_BYTES: Gauge GaugeFamily "store_free_bytes" []
         "Free bytes on the disk of the embedded store";
     LEDGER_MISSING: Gauge GaugeFamily "ledger_missing_seconds" []
-        "Time between held intervals that is not held, over all relays, in seconds";
+        "Time in which slots of this worker miss something that is wanted: between held intervals, and of the window; in seconds";
+    LEDGER_GAPS: Gauge GaugeFamily "ledger_gaps" ["state"]
+        "Intervals that slots of this worker miss: still to be replayed, or lost beyond what the relays serve";
+    BACKFILL_WORKER: Gauge GaugeFamily "backfill_worker" []
+        "1 where this worker replays what is missing, for all workers: worker 0 does, else 0";
+    WINDOW_PROGRESS: Gauge GaugeFamily "backfill_window_progress_ratio" []
+        "What part of the missing time was replayed since nothing was missing last; 1 when nothing is";
+    WINDOW_TIME: Gauge GaugeFamily "backfill_window_time_seconds" []
+        "Time of the newest event that the replay has read, in seconds since the epoch";
     REPAIRS_PENDING: Gauge GaugeFamily "repairs_pending" ["reason"]
         "Repairs that wait, by reason";
     INGEST_PAUSED: Gauge GaugeFamily "ingest_paused" ["reason"]

@@ -1,9 +1,11 @@
 //! What Penstock tells about itself: log lines on standard error, and metrics.
 
+mod bar;
 mod logs;
 pub mod metrics;
 mod repeated;
 
+pub use bar::Bar;
 pub use logs::{LogError, start_logs};
 pub use repeated::{Repeated, flush_repeated, repeated};
 

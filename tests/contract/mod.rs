@@ -1,5 +1,7 @@
 //! What every store keeps to, whatever it is made of.
 
+pub mod merges;
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
@@ -223,6 +225,36 @@ pub async fn repairs_and_facts(store: &dyn Store, kind: Kind) {
 pub async fn repairs_and_facts_are_kept(store: &dyn Store, kind: Kind) {
     repairs_are(store, kind, &[("stale", 2)]).await;
     assert_eq!(store.facts().await.unwrap(), [fact(0, 9), fact(10, 20)]);
+}
+
+/// A fact that others cover goes; one that has grown since stays, whatever comes twice or late.
+pub async fn merged_facts_go(store: &dyn Store) {
+    let (narrow, wide) = (fact(0, 5), fact(0, 20));
+    let other = Fact {
+        run: 2,
+        ..fact(5, 20)
+    };
+    store
+        .put_facts(&[narrow.clone(), other.clone()])
+        .await
+        .unwrap();
+    store.put_facts(std::slice::from_ref(&wide)).await.unwrap();
+    let going = [other.clone(), narrow.clone()];
+    store.remove_facts(&going).await.unwrap();
+    assert_eq!(store.facts().await.unwrap(), [wide.clone()]);
+    // Again, and with what others wrote of the same rows before.
+    store.put_facts(&[narrow, fact(0, 19)]).await.unwrap();
+    store.remove_facts(&going).await.unwrap();
+    assert_eq!(store.facts().await.unwrap(), [wide.clone()]);
+    // The run was not at its end after all.
+    let grown = Fact {
+        to_seq: 21,
+        to_time: 21,
+        ..other
+    };
+    store.put_facts(std::slice::from_ref(&grown)).await.unwrap();
+    store.remove_facts(&going).await.unwrap();
+    assert_eq!(store.facts().await.unwrap(), [wide, grown]);
 }
 
 /// What no key can hold is refused, and the store goes on.

@@ -110,6 +110,23 @@ async fn repairs_are_not_overwritten_and_facts_grow() {
 }
 
 #[tokio::test]
+async fn merged_facts_go_and_grown_ones_stay() {
+    if let Some(keyspace) = Keyspace::fresh().await {
+        contract::merged_facts_go(&*keyspace.open().await).await;
+    }
+}
+
+#[tokio::test]
+async fn merges_of_the_ledger_lose_nothing() {
+    if let Some(keyspace) = Keyspace::fresh().await {
+        contract::merges::merged_facts_are_one(&*keyspace.open().await).await;
+    }
+    if let Some(keyspace) = Keyspace::fresh().await {
+        contract::merges::merges_lose_nothing(&*keyspace.open().await, 30).await;
+    }
+}
+
+#[tokio::test]
 async fn what_no_key_can_hold_is_refused_and_the_store_goes_on() {
     if let Some(keyspace) = Keyspace::fresh().await {
         contract::bad_keys_are_refused(&*keyspace.open().await).await;

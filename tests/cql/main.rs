@@ -37,6 +37,8 @@ mod stores;
 mod subject;
 #[path = "../newcomer/way.rs"]
 mod way;
+#[path = "../window/history.rs"]
+mod window;
 mod workers;
 
 // Workers in this process, over a store of this binary's.

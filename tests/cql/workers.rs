@@ -15,6 +15,7 @@ use crate::installed::backend::Backend;
 use crate::installed::truth::Truth;
 use crate::installed::{Daemon, Installation, number};
 use crate::kills;
+use crate::window::{Setup, history};
 
 /// Kills of two workers at a scale of 1; as many kills are of three.
 const KILLS: u64 = 8;
@@ -101,7 +102,8 @@ impl Workers {
             relay.publish(before);
             let look = kill % LOOK == LOOK - 1;
             if look {
-                self.until_durable(relay.head()).await;
+                let good = truth.last_good(relay.head()).expect("a good frame");
+                self.until_durable(good).await;
             } else {
                 self.gets_on(id, relay.head(), chance).await;
             }
@@ -180,4 +182,21 @@ async fn two_workers_are_killed_in_turn_and_become_three() {
     three.until_durable(truth.last_seq()).await;
     three.stop().await;
     truth.is_held_in_the_end(&three.installations[0]).await;
+}
+
+/// Histories at a scale of 1; each takes about half a minute.
+const HISTORIES: u64 = 2;
+
+/// Started in any order, and with a count that changes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_held_and_what_is_lost_are_known_to_the_frame() {
+    let scale = number("PENSTOCK_TEST_SCALE", 1);
+    let first = number("PENSTOCK_TEST_SEED", 1);
+    for seed in first..first + HISTORIES * scale {
+        let Some(backend) = empty().await else {
+            return;
+        };
+        let workers = 2 + seed as usize % 2;
+        history(seed, Setup { backend, workers }).await;
+    }
 }

@@ -129,8 +129,15 @@ async fn a_few_bad_frames_pause_nothing() {
         return;
     };
     until_all_is_judged(&mut worker, &world).await;
+    let paused = "penstock_ingest_paused{reason=\"faults\"}";
+    assert_eq!(worker.metric(paused).await, 0.0);
     let stopped = worker.stop().await;
-    assert_eq!(relay.connections(), 1);
+    let from_the_start = relay
+        .cursors()
+        .iter()
+        .filter(|cursor| **cursor == Some(0))
+        .count();
+    assert_eq!(from_the_start, 1, "{:?}", relay.cursors());
     stopped.holds(&world.oracle).await;
     all_are_quarantined(&stopped, &world).await;
 }
@@ -163,7 +170,7 @@ async fn a_pause_before_anything_is_held_goes_back_to_where_it_began() {
         ..RelayOptions::default()
     };
     let relay = RelayServer::start(&world, options).unwrap();
-    let set = ["faults.pause=1s", "backfill.days=0"];
+    let set = ["faults.pause=1s", "relay.start=head"];
     let Some(mut worker) = Worker::start(&relay, &set).await else {
         return;
     };

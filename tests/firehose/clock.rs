@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use penstock::clock::ManualClock;
+use penstock::ledger::{self, Wanted};
+use penstock::slot::SlotSet;
 use penstock_loadtest::{
     Pace, RelayOptions, RelayServer, StreamFaults, World, WorldSpec, now_micros,
 };
@@ -72,6 +74,6 @@ async fn a_clock_that_falls_behind_in_the_middle_loses_nothing() {
     let quarantined = stopped.store.quarantine(None, 10).await.unwrap();
     assert_eq!(quarantined.items, []);
     stopped.holds(&world.oracle).await;
-    let gaps = penstock::ledger::gaps(&stopped.facts().await, penstock::slot::SlotSet::ALL);
+    let gaps = ledger::gaps(&stopped.facts().await, &Wanted::between(SlotSet::ALL));
     assert_eq!(gaps, []);
 }

@@ -110,6 +110,10 @@ impl Store for Gated {
         self.inner.put_facts(facts).await
     }
 
+    async fn remove_facts(&self, facts: &[Fact]) -> Result<(), StoreError> {
+        self.inner.remove_facts(facts).await
+    }
+
     async fn facts(&self) -> Result<Vec<Fact>, StoreError> {
         self.inner.facts().await
     }

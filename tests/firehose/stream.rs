@@ -1,5 +1,7 @@
 //! A whole stream, with what goes wrong in it and with its connections.
 
+use penstock::ledger::{self, Wanted};
+use penstock::slot::SlotSet;
 use penstock::store::FactKind;
 use penstock_loadtest::{
     ConnectionFaults, DropKind, Pace, RelayOptions, RelayServer, StreamFaults, World, WorldSpec,
@@ -59,10 +61,7 @@ async fn a_restart_goes_on_at_the_watermark() {
         facts.iter().map(|fact| fact.to_seq).max(),
         Some(relay.head())
     );
-    assert_eq!(
-        penstock::ledger::gaps(&facts, penstock::slot::SlotSet::ALL),
-        []
-    );
+    assert_eq!(ledger::gaps(&facts, &Wanted::between(SlotSet::ALL)), []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -116,7 +115,7 @@ async fn gaps_in_the_numbering_stay_open_in_the_ledger() {
     worker.until_seq(relay.head()).await;
     let stopped = worker.stop().await;
     stopped.holds(&world.oracle).await;
-    let gaps = penstock::ledger::gaps(&stopped.facts().await, penstock::slot::SlotSet::ALL);
+    let gaps = ledger::gaps(&stopped.facts().await, &Wanted::between(SlotSet::ALL));
     assert!(!gaps.is_empty());
 }
 

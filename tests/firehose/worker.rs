@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use penstock::clock::{Clock, SystemClock};
-use penstock::config::{Config, Sources};
+use penstock::config::{CollectionFilter, Config, Sources};
 use penstock::daemon::{self, DaemonError};
+use penstock::ledger::{self, Wanted, held};
+use penstock::slot::SlotSet;
 use penstock::store::{Fact, RecordsQuery, Store};
-use penstock_loadtest::{Oracle, RelayServer};
+use penstock_loadtest::{Oracle, RelayServer, now_micros};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +24,7 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// A running worker.
 pub struct Worker {
     pub store: Arc<dyn Store>,
+    pub config: Arc<Config>,
     home: Home,
     dir: Arc<tempfile::TempDir>,
     clock: Arc<dyn Clock>,
@@ -97,7 +100,7 @@ impl Worker {
         found.map_or(0.0, |value| value.trim().parse().unwrap())
     }
 
-    /// Waits until the facts reach a number.
+    /// Waits until a fact reaches a number.
     pub async fn until_seq(&mut self, seq: u64) {
         let store = self.store.clone();
         let reached = async || {
@@ -105,6 +108,26 @@ impl Worker {
             facts.iter().any(|fact| fact.to_seq >= seq)
         };
         self.until(reached, &format!("seq {seq}")).await;
+    }
+
+    /// Waits until every slot holds all from `from` on up to `to`.
+    pub async fn until_held(&mut self, from: u64, to: u64) {
+        let store = self.store.clone();
+        let all = async || is_held(&store.facts().await.unwrap(), from, to);
+        self.until(all, &format!("all of {from} to {to}")).await;
+    }
+
+    /// Waits until nothing is missing that can be had, and every slot holds all up to `head`.
+    pub async fn until_settled(&mut self, head: u64) {
+        let (store, config) = (self.store.clone(), self.config.clone());
+        let settled = async || {
+            let facts = store.facts().await.unwrap();
+            let wanted = Wanted::configured(&config, SlotSet::ALL, now_micros());
+            let gaps = ledger::gaps(&facts, &wanted);
+            gaps.iter().all(|gap| gap.lost.is_some()) && is_held(&facts, head, head)
+        };
+        self.until(settled, &format!("end of the replay, up to {head}"))
+            .await;
     }
 
     /// Waits for a condition.
@@ -191,13 +214,16 @@ impl Stopped {
         let mut config = config(urls, &self.dir, set, id);
         config.worker.id = id;
         config.worker.count = count;
+        let config = Arc::new(config);
         let (store, stop) = (self.store.clone(), CancellationToken::new());
         let running = tokio::spawn({
+            let config = config.clone();
             let (store, stop, clock) = (store.clone(), stop.clone(), self.clock.clone());
             async move { daemon::run(&config, store, clock, stop).await }
         });
         Worker {
             store,
+            config,
             home: self.home.clone(),
             dir: self.dir.clone(),
             clock: self.clock.clone(),
@@ -274,10 +300,19 @@ impl Stopped {
     }
 }
 
+/// Whether every slot holds all from `from` on up to `to` in one stream.
+pub fn is_held(facts: &[Fact], from: u64, to: u64) -> bool {
+    let holdings = held::held(facts, &CollectionFilter::ALL, SlotSet::ALL);
+    holdings.iter().all(|holding| {
+        let mut intervals = holding.streams.iter().flat_map(|stream| &stream.held);
+        intervals.any(|held| held.from_seq < from && held.to_seq >= to)
+    })
+}
+
 fn config(urls: &str, dir: &tempfile::TempDir, set: &[&str], id: u16) -> Config {
     let mut settings = vec![
         format!("relay.urls={urls}"),
-        "backfill.days=-1".to_owned(),
+        "relay.start=oldest".to_owned(),
         "relay.backoff_min=1ms".to_owned(),
         "relay.backoff_max=50ms".to_owned(),
         "http.listen=127.0.0.1:0".to_owned(),

@@ -8,6 +8,8 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use penstock::api::{ApiState, DaemonStatus, Retry, RetryOutcome, Tokens, router};
 use penstock::decode::{Cid, Tid};
+use penstock::ledger::Wanted;
+use penstock::slot::SlotSet;
 use penstock::store::memory::MemoryStore;
 use penstock::store::{
     RecordBody, RecordWrite, RepoStatus, RevWrite, StatusWrite, Store, StoreError, WriteBatch,
@@ -31,6 +33,20 @@ impl Status {
 impl DaemonStatus for Status {
     fn not_ready(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
+    }
+}
+
+/// Now, to a site (microseconds).
+pub const NOW: u64 = 1_790_437_941_000_000;
+pub const HOUR: u64 = 3_600_000_000;
+
+/// A window of three days.
+fn wanted() -> Wanted {
+    Wanted {
+        since: Some(NOW - 72 * HOUR),
+        now: NOW,
+        relays: vec!["relay.test".to_owned()],
+        ..Wanted::between(SlotSet::ALL)
     }
 }
 
@@ -85,6 +101,7 @@ impl Site {
             store: served,
             status: status.clone(),
             metrics: Arc::new(|| "penstock_up 1\n".to_owned()),
+            wanted: Arc::new(wanted),
             retry,
             tokens,
             trusted,

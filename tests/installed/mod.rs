@@ -70,7 +70,7 @@ impl Installation {
         }
         installation
             .with("RELAY_URL", relay)
-            .with("BACKFILL_DAYS", "-1")
+            .with("PENSTOCK_RELAY__START", "oldest")
             .with("HTTP_LISTEN", "127.0.0.1:0")
             .with("RUST_LOG", "info")
             .with("PENSTOCK_RELAY__BACKOFF_MIN", "1ms")

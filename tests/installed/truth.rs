@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use penstock::clock::{Clock, SystemClock};
 use penstock::decode::{DecodeOptions, Decoder, Event, Tid};
-use penstock::ledger;
+use penstock::ledger::{self, Wanted};
 use penstock::slot::SlotSet;
 use penstock::store::{Fact, RecordsQuery, Store};
 use penstock_loadtest::World;
@@ -61,11 +61,15 @@ impl<'a> Truth<'a> {
 
     /// The last number whose frame can be read; the watermark gets at least there.
     pub fn last_seq(&self) -> u64 {
+        self.last_good(u64::MAX).expect("a good frame")
+    }
+
+    /// The last number up to this one whose frame can be read: what ends with a corrupt frame is proven by the next.
+    pub fn last_good(&self, up_to: u64) -> Option<u64> {
         let corrupt = &self.world.summary.corrupt_seqs;
         let seqs = self.world.log.entries().iter().map(|entry| entry.seq);
         seqs.rev()
-            .find(|seq| !corrupt.contains(seq))
-            .expect("a good frame")
+            .find(|seq| *seq <= up_to && !corrupt.contains(seq))
     }
 
     /// Looks into a store that no process has open: nothing at or below its own watermark may be missing. Gives the watermark.
@@ -77,7 +81,8 @@ impl<'a> Truth<'a> {
         let facts = store.facts().await.expect("facts");
         let watermark = watermark(&facts);
         self.only_corrupt_frames_leave_gaps(&facts);
-        self.nothing_is_missing(watermark, &records(store).await);
+        let claimed = |_: &str, seq| seq <= watermark;
+        self.nothing_is_missing(claimed, &records(store).await);
         self.quarantine_holds(watermark, &quarantine(store).await);
         store.close().await.expect("it closes");
         watermark
@@ -86,20 +91,37 @@ impl<'a> Truth<'a> {
     /// A frame that lies about its number leaves its own open, since nobody can say that it came. Nothing else does.
     fn only_corrupt_frames_leave_gaps(&self, facts: &[Fact]) {
         let corrupt = &self.world.summary.corrupt_seqs;
-        for gap in ledger::gaps(facts, SlotSet::ALL) {
-            let open = gap.from_seq + 1..=gap.to_seq;
+        for gap in ledger::gaps(facts, &Wanted::between(SlotSet::ALL)) {
+            let (from, to) = (gap.from_seq.expect("a start"), gap.to_seq.expect("an end"));
+            let open = from + 1..=to;
             let good: Vec<u64> = open.filter(|seq| !corrupt.contains(seq)).collect();
             assert!(good.is_empty(), "the gap {gap:?} has good frames: {good:?}");
         }
     }
 
-    fn nothing_is_missing(&self, watermark: u64, held: &BTreeMap<Path3, Tid>) {
+    /// Looks into a store that no process has open: all that frames said must be held, but for those that are lost to the slot of
+    /// their repo.
+    pub async fn holds_all_but(
+        &self,
+        installation: &Installation,
+        is_lost: impl Fn(&str, u64) -> bool,
+    ) {
+        let store = installation.store().await.expect("a store");
+        self.nothing_is_missing(|did, seq| !is_lost(did, seq), &records(&*store).await);
+        store.close().await.expect("it closes");
+    }
+
+    fn nothing_is_missing(
+        &self,
+        is_claimed: impl Fn(&str, u64) -> bool,
+        held: &BTreeMap<Path3, Tid>,
+    ) {
         for (path, ops) in &self.ops {
-            let below = ops.iter().filter(|op| op.seq <= watermark);
-            let Some(least) = below.map(|op| op.rev).max() else {
+            let claimed = ops.iter().filter(|op| is_claimed(&path.0, op.seq));
+            let Some(least) = claimed.map(|op| op.rev).max() else {
                 continue;
             };
-            // What came behind the watermark may be there already.
+            // What was not claimed may be there already.
             let fits = |rev: Option<&Tid>| {
                 ops.iter().any(|op| {
                     op.rev >= least
@@ -112,7 +134,7 @@ impl<'a> Truth<'a> {
             let found = held.get(path);
             assert!(
                 fits(found),
-                "{path:?}: held at {found:?}, but the watermark {watermark} is behind {least:?}"
+                "{path:?}: held at {found:?}, but {least:?} is claimed to be held"
             );
         }
     }
@@ -157,7 +179,7 @@ fn watermark(facts: &[Fact]) -> u64 {
     }
     let tail = relays
         .first()
-        .and_then(|relay| ledger::resume(facts, relay, SlotSet::ALL));
+        .and_then(|relay| ledger::resume(facts, relay, SlotSet::ALL, 0));
     tail.map_or(0, |tail| tail.seq)
 }
 

@@ -15,7 +15,7 @@ mod worker;
 
 use content::*;
 use penstock::decode::Tid;
-use penstock::ledger;
+use penstock::ledger::{self, Wanted};
 use penstock::slot::SlotSet;
 use penstock::store::{Scope, Store};
 
@@ -209,12 +209,12 @@ async fn nothing_newer_is_replaced() {
         assert_eq!(alice.handle_text(), Some("new.test"));
 
         // What the store saw itself is claimed once; what the dump saw later, it saw without the deletes.
-        let gaps = ledger::gaps(&after.facts, SlotSet::ALL);
+        let gaps = ledger::gaps(&after.facts, &Wanted::between(SlotSet::ALL));
         assert_eq!(
             gaps.iter()
                 .map(|gap| (gap.from_seq, gap.to_seq))
                 .collect::<Vec<_>>(),
-            [(80, 85)]
+            [(Some(80), Some(85))]
         );
         assert!(after.facts.contains(&own) && after.facts.contains(&fact(2, 50, 80)));
         let clipped = after
@@ -246,7 +246,7 @@ async fn nothing_behind_a_young_gap_is_claimed() {
             (cut.from_seq, cut.to_seq, cut.slots),
             (95, 100, SlotSet::ALL)
         );
-        let resume = ledger::resume(&facts[..2], "r.example", SlotSet::ALL).unwrap();
+        let resume = ledger::resume(&facts[..2], "r.example", SlotSet::ALL, 0).unwrap();
         assert_eq!((resume.seq, resume.time), (cut.from_seq, cut.from_time));
     }
 }

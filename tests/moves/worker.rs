@@ -101,7 +101,7 @@ async fn moves_midway(world: &World, with_gap: bool) {
     let claimed = facts(&new.prints(&["dump", "--full"]).await);
     let tail = |facts: &[Fact]| {
         let relay = &facts.first().expect("a fact").relay;
-        ledger::resume(facts, relay, SlotSet::ALL)
+        ledger::resume(facts, relay, SlotSet::ALL, 0)
             .expect("a tail")
             .seq
     };

@@ -338,6 +338,12 @@ impl Store for EmbeddedStore {
         self.write(|reply| Job::PutFacts(facts, reply)).await
     }
 
+    async fn remove_facts(&self, facts: &[Fact]) -> Result<(), StoreError> {
+        check_facts(facts)?;
+        let facts = facts.to_vec();
+        self.write(|reply| Job::RemoveFacts(facts, reply)).await
+    }
+
     async fn facts(&self) -> Result<Vec<Fact>, StoreError> {
         self.read(|view| view.facts()).await
     }

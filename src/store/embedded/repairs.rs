@@ -88,6 +88,18 @@ impl Engine {
         batch.commit().map_err(|error| self.error(error))
     }
 
+    /// Removes facts that have not grown beyond what is given.
+    pub(super) fn remove_facts(&self, facts: &[Fact]) -> Result<(), StoreError> {
+        let mut batch = self.db.batch();
+        for fact in facts {
+            let key = fact_key(fact);
+            if self.fact_end(&key)?.is_some_and(|held| held <= fact.to_seq) {
+                batch.remove(&self.facts, key.as_slice());
+            }
+        }
+        batch.commit().map_err(|error| self.error(error))
+    }
+
     fn fact_end(&self, key: &[u8]) -> Result<Option<u64>, StoreError> {
         let held = self.facts.get(key).map_err(|error| self.error(error))?;
         let read = held.map(|held| serde_json::from_slice::<Fact>(&held));

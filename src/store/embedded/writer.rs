@@ -49,6 +49,7 @@ pub(super) enum Job {
     Remove(Removal, Reply<()>),
     CompleteSnapshot(SnapshotDone, Reply<()>),
     PutFacts(Vec<Fact>, Reply<()>),
+    RemoveFacts(Vec<Fact>, Reply<()>),
     ClearRepairs(Vec<Repair>, Reply<()>),
     Release(String, Reply<()>),
     DropHints(Vec<Vec<u8>>),
@@ -192,6 +193,10 @@ impl Writer {
             }
             Job::PutFacts(facts, reply) => {
                 let result = self.attempt(|writer| writer.engine.put_facts(&facts));
+                self.settle(Pending::Unit(reply), result);
+            }
+            Job::RemoveFacts(facts, reply) => {
+                let result = self.attempt(|writer| writer.engine.remove_facts(&facts));
                 self.settle(Pending::Unit(reply), result);
             }
             Job::ClearRepairs(repairs, reply) => {

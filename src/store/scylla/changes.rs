@@ -17,8 +17,7 @@ use super::session::explain;
 use crate::clock::{Clock, SystemClock};
 use crate::slot::{lane_of_place, place};
 use crate::store::{
-    Fact, FactKind, Removal, Scope, SnapshotDone, StoreError, check_facts, check_removal,
-    check_snapshot,
+    Fact, Removal, Scope, SnapshotDone, StoreError, check_facts, check_removal, check_snapshot,
 };
 
 /// How many keys can be written at once where each has one writer.
@@ -154,16 +153,7 @@ impl Writes {
     pub async fn put_facts(&self, facts: &[Fact]) -> Result<(), StoreError> {
         check_facts(facts)?;
         self.same_tables().await?;
-        let mut running = FuturesUnordered::new();
-        for fact in facts {
-            running.push(self.put_fact(fact));
-            if running.len() >= FACTS_AT_ONCE {
-                running.next().await.transpose()?;
-            }
-        }
-        while let Some(done) = running.next().await {
-            done?;
-        }
+        many_at_once(facts, |fact| self.put_fact(fact)).await?;
         // They may have waited until there was another ledger.
         if let Err(error) = self.same_tables().await {
             for fact in facts {
@@ -172,6 +162,16 @@ impl Writes {
             return Err(error);
         }
         Ok(())
+    }
+
+    /// Removes facts, each at its `to_seq`, so that one that has grown since stays.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Writes::remove`].
+    pub async fn remove_facts(&self, facts: &[Fact]) -> Result<(), StoreError> {
+        check_facts(facts)?;
+        many_at_once(facts, |fact| self.delete_fact(fact)).await
     }
 
     async fn delete_fact(&self, fact: &Fact) -> Result<(), StoreError> {
@@ -226,12 +226,33 @@ impl Writes {
             signed("time", fact.to_time)?,
             slots.as_slice(),
             &fact.filter,
-            fact_kind(fact.kind),
+            fact.kind.as_str(),
             to_seq,
         );
         let statement = &self.statements.put_fact;
         self.requests.write("ledger", statement, values).await
     }
+}
+
+/// Does this for every fact, some of them at the same time.
+async fn many_at_once<'a, F>(
+    facts: &'a [Fact],
+    write: impl Fn(&'a Fact) -> F,
+) -> Result<(), StoreError>
+where
+    F: Future<Output = Result<(), StoreError>>,
+{
+    let mut running = FuturesUnordered::new();
+    for fact in facts {
+        running.push(write(fact));
+        if running.len() >= FACTS_AT_ONCE {
+            running.next().await.transpose()?;
+        }
+    }
+    while let Some(done) = running.next().await {
+        done?;
+    }
+    Ok(())
 }
 
 /// Generation, run, from_seq.
@@ -258,16 +279,6 @@ pub(super) fn table_ids(answer: QueryResult) -> Result<TableIds, StoreError> {
     let mut ids = ids.map_err(|error| garbled(error.to_string()))?;
     ids.retain(|name, _| TABLES.iter().any(|table| table.name == name));
     Ok(ids)
-}
-
-/// The label of `ledger.kind`.
-pub(super) fn fact_kind(kind: FactKind) -> &'static str {
-    match kind {
-        FactKind::Live => "live",
-        FactKind::Replay => "replay",
-        FactKind::Repos => "repos",
-        FactKind::Passed => "passed",
-    }
 }
 
 #[cfg(test)]

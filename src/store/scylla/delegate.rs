@@ -74,6 +74,10 @@ impl Store for ScyllaStore {
         self.writes.put_facts(facts).await
     }
 
+    async fn remove_facts(&self, facts: &[Fact]) -> Result<(), StoreError> {
+        self.writes.remove_facts(facts).await
+    }
+
     async fn facts(&self) -> Result<Vec<Fact>, StoreError> {
         self.reader.facts().await
     }

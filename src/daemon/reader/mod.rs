@@ -1,15 +1,19 @@
-//! The live stream: from the relay's socket to the lanes, over disconnects, jumps, poison and pauses.
+//! The reader of a stream: from the relay's socket to the lanes, over disconnects, jumps, poison and pauses.
 //!
-//! Here is the way of a frame; where streams go on is in `position`, and when nothing is read in `pause`.
+//! The live stream is read for ever; its past in passes, each for what some slots miss. Here is the way of a frame; where streams
+//! go on is in `position`, when nothing is read in `pause`, and how far a pass goes in `pass`.
 
+mod pass;
 mod pause;
 mod position;
 
-use std::collections::{HashMap, HashSet};
+pub(crate) use pass::{Pace, Pass};
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -21,11 +25,12 @@ use crate::clock::Clock;
 use crate::decode::{self, Decoder, Event, Kind, Peek};
 use crate::ledger::Resume;
 use crate::ledger::continuity::Step;
-use crate::pipeline::{Faults, Point, Progress, Router};
+use crate::pipeline::{Faults, Point, Progress, Router, Stream};
 use crate::relay::{DisconnectReason, FailedAttempt, Lost, RelayUrl, Signal, Subscription};
 use crate::slot::SlotSet;
 use crate::store::{Fact, StoreError};
 use crate::telemetry::repeated;
+use pass::Passing;
 use position::Current;
 
 /// How long a frame may wait for more before its chunk is handed over.
@@ -34,11 +39,15 @@ const FLUSH_AFTER: Duration = Duration::from_millis(1);
 const TURN: u64 = 256;
 /// Every so many frames one `time` is read; all are while frames are rare.
 const SAMPLE: u64 = 16;
+/// A stream that begins at the head although older frames are missed goes back to them if nothing new comes for so long:
+/// there is nothing that they could hold up.
+const QUIET_HEAD: Duration = Duration::from_secs(10);
 /// Breaks at one cursor after which the frame behind it is passed.
 const STRIKES: u32 = 3;
 
-/// What the live stream is made of.
-pub(crate) struct LiveParts {
+/// What a stream is read with.
+pub(crate) struct ReaderParts {
+    pub stream: Stream,
     pub subscription: Subscription,
     pub router: Router,
     pub recorder: Arc<Recorder>,
@@ -50,19 +59,23 @@ pub(crate) struct LiveParts {
     pub filter: String,
     /// Where nothing is held: begin at the oldest frame that the relay has, not at its head.
     pub from_oldest: bool,
+    /// How old may be what the live stream goes on behind; else it begins at the head.
+    pub resume_within: Duration,
     /// How far the frames' times may be ahead of our clock.
     pub clock_ahead: Duration,
+    /// Is told when a new span began: there may be a gap before it.
+    pub changed: Arc<Notify>,
 }
 
-/// The live stream of this worker.
-pub(crate) struct Live {
-    parts: LiveParts,
+/// Reads one stream.
+pub(crate) struct Reader {
+    parts: ReaderParts,
+    /// What the past is read for; `None`: the live stream.
+    passing: Option<Passing>,
     progress: Arc<Progress>,
     watched: watch::Sender<Arc<Progress>>,
     /// Where each relay goes on; the current one's is in `continuity`.
     tails: HashMap<String, Resume>,
-    /// Relays whose newest generation is read from its oldest frame.
-    unread: HashSet<String>,
     /// The newest generation that is known of each relay.
     generations: HashMap<String, u32>,
     current: Option<Current>,
@@ -75,6 +88,12 @@ pub(crate) struct Live {
     frames: u64,
     flush_at: Option<Instant>,
     strikes: (u64, u32),
+    /// The stream was begun at the head: that numbers are skipped is no fault of the relay.
+    head_start: bool,
+    /// Nothing came at the head: go on where the stream ended, however long ago.
+    head_is_quiet: bool,
+    /// Since when no frame came.
+    quiet_since: Option<Instant>,
 }
 
 /// Why reading stopped.
@@ -85,49 +104,94 @@ enum Stop {
     Shutdown,
     /// Ingestion pauses.
     Pause(Pause),
+    /// The pass has come to its end.
+    Passed,
+    /// No frame comes, although the pass is not at its end.
+    Stalled,
+    /// No frame comes: the relay has to be asked again behind what was read.
+    AskAgain,
+    /// No frame comes at the head.
+    QuietHead,
 }
 
-impl Live {
-    /// A stream that goes on where these facts end. The progress can be watched.
-    pub fn new(parts: LiveParts, facts: &[Fact]) -> (Self, watch::Receiver<Arc<Progress>>) {
-        let progress = parts.recorder.progress();
-        let (watched, watching) = watch::channel(progress.clone());
-        let mut live = Self {
-            parts,
-            progress,
-            watched,
-            tails: HashMap::new(),
-            unread: HashSet::new(),
-            generations: HashMap::new(),
-            current: None,
-            future_cursors: HashMap::new(),
-            times: Times::default(),
-            metrics: StreamMetrics::new("live"),
-            decoder: Decoder::new(decode::DecodeOptions::default()),
-            frames: 0,
-            flush_at: None,
-            strikes: (0, 0),
-        };
+/// How the reading of a stream ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The process stops.
+    Shutdown,
+    /// The pass came to its end. What it did not get the ledger still misses.
+    Read,
+    /// The relay did not serve it.
+    Failed(String),
+}
+
+impl Reader {
+    /// The live stream: it goes on where these facts end. The progress can be watched.
+    pub fn live(parts: ReaderParts, facts: &[Fact]) -> (Self, watch::Receiver<Arc<Progress>>) {
+        let (mut live, watching) = Self::new(parts, None);
         live.go_on_behind(facts);
         (live, watching)
     }
 
-    /// Follows the relay until the shutdown, then flushes what was read. The router is gone afterwards.
-    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), StoreError> {
-        while let Some(()) = self.connect(&shutdown).await {
-            match self.read(&shutdown).await {
-                Stop::Lost(lost) => self.lost(lost).await,
-                Stop::Shutdown => break,
-                Stop::Pause(pause) => self.pause(pause, &shutdown).await?,
-            }
-        }
-        self.flush().await;
-        self.parts.subscription.close().await;
-        Ok(())
+    /// One pass over a stream's past. The progress can be watched.
+    pub fn replay(parts: ReaderParts, pass: Pass) -> (Self, watch::Receiver<Arc<Progress>>) {
+        let (mut replay, watching) = Self::new(parts, Some(pass));
+        replay.go_on_with_the_pass();
+        (replay, watching)
     }
 
-    /// Connects; `None` at the shutdown.
-    async fn connect(&mut self, shutdown: &CancellationToken) -> Option<()> {
+    fn new(parts: ReaderParts, pass: Option<Pass>) -> (Self, watch::Receiver<Arc<Progress>>) {
+        let progress = parts.recorder.progress();
+        let (watched, watching) = watch::channel(progress.clone());
+        let metrics = StreamMetrics::new(parts.stream);
+        let reader = Self {
+            parts,
+            passing: pass.map(Passing::from),
+            progress,
+            watched,
+            tails: HashMap::new(),
+            generations: HashMap::new(),
+            current: None,
+            future_cursors: HashMap::new(),
+            times: Times::default(),
+            metrics,
+            decoder: Decoder::new(decode::DecodeOptions::default()),
+            frames: 0,
+            flush_at: None,
+            strikes: (0, 0),
+            head_start: false,
+            head_is_quiet: false,
+            quiet_since: None,
+        };
+        (reader, watching)
+    }
+
+    /// Follows the relay until the shutdown or the end of the pass, then flushes what was read. The router is gone afterwards.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<End, StoreError> {
+        let end = loop {
+            if let Some(end) = self.gives_up() {
+                break end;
+            }
+            if let Err(end) = self.connect(&shutdown).await {
+                break end;
+            }
+            match self.read(&shutdown).await {
+                Stop::Lost(lost) => self.lost(lost).await,
+                Stop::Shutdown => break End::Shutdown,
+                Stop::Pause(pause) => self.pause(pause, &shutdown).await?,
+                Stop::Passed => break End::Read,
+                Stop::Stalled => break End::Failed("no frame came for a minute".to_owned()),
+                Stop::AskAgain => self.ask_again().await,
+                Stop::QuietHead => self.leave_the_head().await,
+            }
+        };
+        self.flush().await;
+        self.parts.subscription.close().await;
+        Ok(end)
+    }
+
+    /// Connects. The live stream tries for ever; a pass is given up, so that others get their turn.
+    async fn connect(&mut self, shutdown: &CancellationToken) -> Result<(), End> {
         // The subscription asks for cursors while it is borrowed: they are worked out before.
         let cursors: HashMap<String, Option<u64>> = self
             .parts
@@ -136,9 +200,22 @@ impl Live {
             .map(|relay| (relay.host(), self.cursor(&relay.host())))
             .collect();
         let resume = |url: &RelayUrl| cursors.get(&url.host()).copied().flatten();
-        let Self { parts, metrics, .. } = self;
+        let Self {
+            parts,
+            metrics,
+            passing,
+            ..
+        } = self;
         let status = parts.status.clone();
+        let (gives_up, given_up) = oneshot::channel();
+        let mut gives_up = Some(gives_up);
         let failed = |attempt: &FailedAttempt| {
+            if let Some(passing) = passing
+                && passing.failed(attempt)
+                && let Some(gives_up) = gives_up.take()
+            {
+                let _ = gives_up.send(attempt.detail.clone());
+            }
             metrics.reconnect(&attempt.relay.host(), attempt.reason.as_str());
             status.disconnected(format!("{}: {}", attempt.relay, attempt.detail));
             if let Some(held_back) = repeated("connect", attempt.reason.as_str()) {
@@ -148,7 +225,8 @@ impl Live {
         };
         let connected = tokio::select! {
             connected = parts.subscription.connect(resume, failed) => connected,
-            () = shutdown.cancelled() => return None,
+            () = shutdown.cancelled() => return Err(End::Shutdown),
+            Ok(why) = given_up => return Err(End::Failed(why)),
         };
         if let Some(held_back) = repeated("connected", &connected.relay.host()) {
             tracing::info!(relay = %connected.relay, cursor = connected.cursor, held_back, "connected");
@@ -156,7 +234,8 @@ impl Live {
         self.parts.status.connected(&connected.relay.host());
         self.metrics.connected(&connected.relay.host(), true);
         self.enter(&connected.relay.host());
-        Some(())
+        self.quiet_since = None;
+        Ok(())
     }
 
     /// Reads until the connection ends or something stops it.
@@ -178,6 +257,9 @@ impl Live {
                 return stop;
             }
             if self.frames.is_multiple_of(TURN) {
+                if let Some(passing) = &mut self.passing {
+                    passing.learn();
+                }
                 if let Some(stop) = self.must_stop(shutdown) {
                     return stop;
                 }
@@ -191,10 +273,17 @@ impl Live {
         if let Some(stop) = self.must_stop(shutdown) {
             return Err(stop);
         }
+        if let Some(passing) = &mut self.passing {
+            passing.learn();
+        }
+        if self.pass_is_over() {
+            return Err(Stop::Passed);
+        }
         if self.flush_at.is_none() && self.parts.router.has_untold() {
             self.flush_at = Some(Instant::now() + FLUSH_AFTER);
         }
         let flush_at = self.flush_at.unwrap_or_else(Instant::now);
+        let quiet_at = self.quiet_at();
         tokio::select! {
             biased;
             () = tokio::time::sleep_until(flush_at), if self.flush_at.is_some() => {
@@ -202,9 +291,38 @@ impl Live {
                 Ok(None)
             }
             signal = self.parts.subscription.next() => Ok(Some(signal)),
+            () = tokio::time::sleep_until(quiet_at.unwrap_or(flush_at)), if quiet_at.is_some() => {
+                let routed = self.parts.router.routed().seq;
+                Err(self.passing.as_mut().map_or(Stop::QuietHead, |passing| passing.is_quiet(routed)))
+            }
             () = shutdown.cancelled() => Err(Stop::Shutdown),
             () = self.parts.faults.wait() => Ok(None),
+            () = pass::news(self.passing.as_mut()) => Ok(None),
         }
+    }
+
+    /// When it has been quiet for too long.
+    fn quiet_at(&mut self) -> Option<Instant> {
+        let limit = match &self.passing {
+            Some(passing) => passing.patience(self.parts.router.routed().seq),
+            None if self.head_start => QUIET_HEAD,
+            None => return None,
+        };
+        let since = *self.quiet_since.get_or_insert_with(Instant::now);
+        Some(since + limit)
+    }
+
+    /// Goes back to where the stream ended.
+    async fn leave_the_head(&mut self) {
+        tracing::info!("nothing new comes: the live stream goes on where it ended");
+        self.head_is_quiet = true;
+        self.ask_again().await;
+    }
+
+    /// Connects anew, behind what was read.
+    async fn ask_again(&mut self) {
+        self.flush().await;
+        self.parts.subscription.disconnect(DisconnectReason::Resume);
     }
 
     fn must_stop(&self, shutdown: &CancellationToken) -> Option<Stop> {
@@ -218,12 +336,14 @@ impl Live {
     async fn take(&mut self, frame: &[u8], shutdown: &CancellationToken) -> Result<(), Stop> {
         let peek = decode::peek(frame);
         self.frames += 1;
+        self.quiet_since = None;
         self.metrics.frame(frame.len());
         if matches!(peek.kind, Kind::Error | Kind::Info) && self.message(frame)? {
             return Ok(());
         }
         let step = self.judge(frame, &peek);
         self.follow(step).await?;
+        self.keep_to_the_pass(shutdown).await?;
         let Some(current) = self.current.as_ref() else {
             return Ok(());
         };
@@ -245,7 +365,10 @@ impl Live {
         if !matches!(step, Step::Again | Step::Unproven) {
             self.advance();
         }
-        Ok(())
+        match self.pass_is_over() {
+            true => Err(Stop::Passed),
+            false => Ok(()),
+        }
     }
 
     /// Judges how a frame goes on from the one before.
@@ -266,10 +389,11 @@ impl Live {
     fn advance(&mut self) {
         let Some(current) = &self.current else { return };
         let seq = current.continuity.routed();
+        self.head_is_quiet = false;
         if !self.future_cursors.is_empty() {
             self.future_cursors.remove(&current.relay);
         }
-        let time = self.times.median();
+        let time = self.times.reached();
         self.parts.router.advance(Point { seq, time });
         self.parts.subscription.progressed();
         self.metrics.routed(seq);
@@ -281,7 +405,8 @@ impl Live {
             .current
             .as_ref()
             .is_some_and(|current| current.continuity.resuming());
-        let enough = !resuming && self.times.full() && self.parts.router.has_open();
+        let enough =
+            !resuming && self.times.full() && !self.times.sparse() && self.parts.router.has_open();
         if enough && !self.frames.is_multiple_of(SAMPLE) {
             return None;
         }
@@ -336,6 +461,9 @@ impl Live {
         let Some(current) = self.current.as_mut() else {
             return;
         };
+        if let Some(passing) = &mut self.passing {
+            passing.lost(&lost);
+        }
         self.metrics.connected(&current.relay, false);
         self.metrics.reconnect(&current.relay, lost.reason.as_str());
         self.parts
@@ -362,7 +490,7 @@ impl Live {
         current.continuity.pass(at + 1);
         let passed = Point {
             seq: at + 1,
-            time: self.times.median(),
+            time: self.times.reached(),
         };
         self.progress.pass(passed);
         self.parts.router.advance(passed);

@@ -1,5 +1,6 @@
 //! Pauses of ingestion: for faults that hit everyone, and for a clock that is wrong.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -7,8 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::status::Pause;
 use super::super::times::{CLOCK_SAMPLES, Times};
-use super::Live;
+use super::Reader;
 use crate::ledger::Resume;
+use crate::pipeline::Progress;
 use crate::relay::DisconnectReason;
 use crate::store::{Fact, StoreError};
 
@@ -21,7 +23,7 @@ const FEW_SAMPLES: usize = 10;
 /// Numbers before the start of a stream that are read again after a pause.
 const BEFORE_START: u64 = 1_000;
 
-impl Live {
+impl Reader {
     /// Why ingestion has to pause now. Of the two it is the clock if it can be: a clock that is far behind makes every frame
     /// fail, and for that nothing may be quarantined.
     pub(super) fn must_pause(&self) -> Option<Pause> {
@@ -86,18 +88,21 @@ impl Live {
     async fn go_back(&mut self, shutdown: &CancellationToken) -> Result<(), StoreError> {
         self.times = Times::default();
         self.current = None;
+        if let Some(passing) = &mut self.passing {
+            passing.go_back_to(self.parts.recorder.claimed().await);
+            self.start_over();
+            self.go_on_with_the_pass();
+            return Ok(());
+        }
         let Some(facts) = self.facts(shutdown).await? else {
             return Ok(());
         };
-        let next = self.parts.recorder.progress();
-        let left = std::mem::replace(&mut self.progress, next);
-        self.watched.send_replace(self.progress.clone());
+        let left = self.start_over();
         self.go_on_behind(&facts);
         // A stream that began at the live head and of which nothing is durable yet has no fact. What came before its first
         // proven number is asked for again as well.
         if let Some((origin, at)) = left.tail()
             && !self.parts.from_oldest
-            && !self.unread.contains(&origin.relay)
             && !self.tails.contains_key(&origin.relay)
         {
             let tail = Resume {
@@ -109,6 +114,14 @@ impl Live {
             self.tails.insert(origin.relay.clone(), tail);
         }
         Ok(())
+    }
+
+    /// Begins another progress; gives the one that was.
+    fn start_over(&mut self) -> Arc<Progress> {
+        let next = self.parts.recorder.progress();
+        let left = std::mem::replace(&mut self.progress, next);
+        self.watched.send_replace(self.progress.clone());
+        left
     }
 
     /// Every fact; waits for a store that does not answer now. `None` at the shutdown.

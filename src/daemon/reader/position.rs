@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Live, Stop};
+use super::{Reader, Stop};
 use crate::ledger::continuity::{Continuity, Step};
 use crate::ledger::{self, Resume};
-use crate::pipeline::{Origin, Point, Source};
+use crate::pipeline::{Origin, Point, Source, Stream};
 use crate::store::{Fact, FactKind};
 use crate::telemetry::repeated;
 
@@ -19,19 +19,40 @@ pub(super) struct Current {
     pub continuity: Continuity,
     pub source: Arc<Source>,
     pub run: u64,
+    /// Time of the frame behind which it went on, microseconds.
+    since: u64,
 }
 
-impl Live {
+impl Reader {
     /// The cursor to ask a relay for; `None` is its live head.
     pub(super) fn cursor(&self, relay: &str) -> Option<u64> {
         let here = self.current.as_ref().filter(|here| here.relay == relay);
-        let here = here.and_then(|here| here.tail(self.times.median()));
+        let here = here.and_then(|here| here.tail(self.times.reached()));
         let tail = here.as_ref().or_else(|| self.tails.get(relay));
         let refused = self.future_cursors.get(relay).copied().unwrap_or_default();
         if tail.is_some() && refused >= FUTURE_CURSORS {
             return Some(0);
         }
-        cursor(tail, self.parts.from_oldest || self.unread.contains(relay))
+        if tail.is_some_and(|tail| self.is_too_old(tail)) {
+            return None;
+        }
+        match tail {
+            Some(tail) => Some(cursor(tail)),
+            None => self.parts.from_oldest.then_some(0),
+        }
+    }
+
+    /// Whether the live stream is better begun at the head: what lies between is a gap, and replayed beside it.
+    fn is_too_old(&self, tail: &Resume) -> bool {
+        self.passing.is_none()
+            && !self.head_is_quiet
+            && tail.time > 0
+            && tail.time < self.oldest_tail()
+    }
+
+    fn oldest_tail(&self) -> u64 {
+        let within = u64::try_from(self.parts.resume_within.as_micros()).unwrap_or(u64::MAX);
+        self.parts.clock.now_micros().saturating_sub(within)
     }
 
     /// The current relay says that our cursor is ahead of its numbers.
@@ -46,11 +67,12 @@ impl Live {
 
     /// Makes the relay the current one.
     pub(super) fn enter(&mut self, relay: &str) {
-        let time = self.times.median();
+        let time = self.times.reached();
         if let Some(current) = self.current.as_mut()
             && current.relay == relay
         {
-            current.continuity.reconnected(time);
+            current.continuity.reconnected(self.times.newest());
+            self.note_head_start(relay);
             return;
         }
         if let Some(left) = self.current.take()
@@ -71,9 +93,12 @@ impl Live {
                 generation,
             }),
             run,
+            since: tail.map_or(0, |tail| tail.time),
         };
         if let Some(tail) = tail {
-            current.continuity = Continuity::resumed(tail.seq, tail.time).anchored(tail.anchored);
+            // Where a pass begins was looked at just now: what comes first is believed whatever its time.
+            let time = self.passing.as_ref().map_or(tail.time, |_| u64::MAX);
+            current.continuity = Continuity::resumed(tail.seq, time).anchored(tail.anchored);
             let from = Point {
                 seq: tail.seq,
                 time: tail.time,
@@ -84,6 +109,29 @@ impl Live {
             self.parts.router.advance(Point::default());
         }
         self.current = Some(current);
+        self.note_head_start(relay);
+    }
+
+    /// Says so where the stream begins at the head although something is held.
+    fn note_head_start(&mut self, relay: &str) {
+        let here = self.current.as_ref();
+        let tail = here.and_then(|here| here.tail(self.times.reached()));
+        let tail = tail.or_else(|| self.tails.get(relay).cloned());
+        if let Some(passing) = &self.passing {
+            // A pass may begin where no frame was seen: what is skipped there is no fault either.
+            self.head_start = tail.is_some_and(|tail| passing.begins_at(&tail));
+            return;
+        }
+        self.head_start = tail.is_some_and(|tail| self.is_too_old(&tail));
+        if self.head_start {
+            let within = self.parts.resume_within;
+            tracing::info!(
+                relay,
+                ?within,
+                "what is held ends longer ago: the live stream begins at the head, and worker 0 \
+                 replays what lies between"
+            );
+        }
     }
 
     /// Begins a new span where the stream does not go on where it was.
@@ -103,6 +151,10 @@ impl Live {
         let Some(current) = self.current.as_mut() else {
             return Ok(());
         };
+        if generation > 0 && self.passing.is_some() {
+            // What the ledger knows under these numbers is something else: the live stream notices, too.
+            return Err(Stop::Passed);
+        }
         if generation > 0 {
             current.generation += 1;
             current.run = run;
@@ -112,17 +164,21 @@ impl Live {
         }
         let from = Point {
             seq: from,
-            time: self.times.median(),
+            time: self.times.reached(),
         };
         let Some(current) = self.current.as_ref() else {
             return Ok(());
         };
         self.progress.begin(self.origin(current), from);
         self.parts.router.advance(from);
+        self.parts.changed.notify_one();
         Ok(())
     }
 
-    fn jumped(&self, from: u64, to: u64) {
+    fn jumped(&mut self, from: u64, to: u64) {
+        if std::mem::take(&mut self.head_start) {
+            return;
+        }
         let relay = self
             .current
             .as_ref()
@@ -141,21 +197,18 @@ impl Live {
         }
     }
 
-    /// Goes on behind these facts at each relay: at its tail, or where its newest generation is unread, at its oldest frame.
+    /// Goes on behind these facts at each relay.
     pub(super) fn go_on_behind(&mut self, facts: &[Fact]) {
         self.tails.clear();
-        self.unread.clear();
         self.generations.clear();
+        let (slots, since) = (self.parts.slots, self.oldest_tail());
         for relay in facts.iter().map(|fact| &fact.relay) {
             let Some(newest) = ledger::newest_generation(facts, relay) else {
                 continue;
             };
-            if self.generations.insert(relay.clone(), newest).is_some() {
-                continue;
-            }
-            if ledger::is_unread(facts, relay, self.parts.slots, self.parts.from_oldest) {
-                self.unread.insert(relay.clone());
-            } else if let Some(tail) = ledger::resume(facts, relay, self.parts.slots) {
+            if self.generations.insert(relay.clone(), newest).is_none()
+                && let Some(tail) = ledger::resume(facts, relay, slots, since)
+            {
                 self.tails.insert(relay.clone(), tail);
             }
         }
@@ -168,14 +221,17 @@ impl Live {
         self.parts.clock.now_micros() & !0xff | u64::from(worker)
     }
 
-    fn origin(&self, current: &Current) -> Arc<Origin> {
+    pub(super) fn origin(&self, current: &Current) -> Arc<Origin> {
         Arc::new(Origin {
             relay: current.relay.clone(),
             generation: current.generation,
             run: current.run,
             slots: self.parts.slots,
             filter: self.parts.filter.clone(),
-            kind: FactKind::Live,
+            kind: match self.parts.stream {
+                Stream::Live => FactKind::Live,
+                Stream::Replay => FactKind::Replay,
+            },
         })
     }
 }
@@ -187,7 +243,8 @@ impl Current {
         Some(Resume {
             generation: self.generation,
             seq,
-            time,
+            // Before the first frame nothing newer is known.
+            time: if time == 0 { self.since } else { time },
             anchored,
         })
     }
@@ -195,10 +252,6 @@ impl Current {
 
 /// The cursor to ask for. Behind a frame that was seen, that frame is asked for again: a relay that still has it skips
 /// nothing behind it.
-fn cursor(tail: Option<&Resume>, from_oldest: bool) -> Option<u64> {
-    match tail {
-        Some(tail) if tail.anchored => Some(tail.seq.saturating_sub(1)),
-        Some(tail) => Some(tail.seq),
-        None => from_oldest.then_some(0),
-    }
+pub(super) fn cursor(tail: &Resume) -> u64 {
+    tail.seq.saturating_sub(u64::from(tail.anchored))
 }

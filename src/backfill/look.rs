@@ -1,0 +1,208 @@
+//! What a relay has of a gap, and what has to be done about it.
+//!
+//! A relay may start silently at the oldest or at the newest frame, skip in its playback, count with holes, or count anew. So what
+//! comes is compared with what was asked: the frame behind which the gap begins, a cursor within the gap, the oldest frame.
+
+use super::seek::{Found, Probes, Seek, SeekOptions, seek};
+use crate::ledger::{Gap, Resume};
+use crate::relay::{Notice, Probe, ProbeError};
+
+/// How far before a gap a relay is asked that starts elsewhere when it is asked for the gap itself.
+const BEFORE: u64 = 1_000;
+/// A frame's time may differ by so much from that of the ledger, which is a running median (microseconds).
+const TOLERANCE: u64 = 3 * 3_600_000_000;
+
+/// By how many times the span of a probe's frames the ledger's time may lag.
+const MEDIAN_LAG: u64 = 8;
+
+/// What has to be done about a gap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is to be read from here on.
+    Read(Resume),
+    /// The relay never used these numbers: nothing is missing.
+    Hole,
+    /// What lies before this number and time (microseconds) is older than what the relay retains; the rest is to be read.
+    Expired {
+        /// The last number that is lost.
+        to_seq: u64,
+        /// Time at it.
+        to_time: u64,
+    },
+    /// The relay has what is before and what is behind it, and does not serve it however it is asked.
+    Skipped,
+    /// Nothing can be said now: why.
+    Later(&'static str),
+}
+
+/// Asks for a gap for the `attempt`th time (from 0) since it has shrunk.
+///
+/// # Errors
+/// If the relay can't be asked.
+pub async fn look(
+    probes: &mut impl Probes,
+    gap: &Gap,
+    attempt: u32,
+) -> Result<Verdict, ProbeError> {
+    match gap.from_seq {
+        Some(from) => behind(probes, gap, from, attempt).await,
+        None if gap.from_time == 0 => oldest(probes, gap).await,
+        None => since(probes, gap).await,
+    }
+}
+
+/// A gap of all that the relay has before what is held.
+async fn oldest(probes: &mut impl Probes, gap: &Gap) -> Result<Verdict, ProbeError> {
+    let probe = probes.probe(Some(0)).await?;
+    Ok(match probe.first() {
+        Some(seq) => from_oldest(gap, seq, probe.time.unwrap_or(gap.to_time)),
+        None => Verdict::Later("the relay sends no frame"),
+    })
+}
+
+/// A gap of which only the time is known.
+async fn since(probes: &mut impl Probes, gap: &Gap) -> Result<Verdict, ProbeError> {
+    let Seek { found, .. } = seek(probes, gap.from_time, &SeekOptions::default()).await?;
+    let from = |cursor: u64| {
+        // At least one frame is read, which says that the rest of the gap is empty.
+        let last = gap.to_seq.unwrap_or(u64::MAX).saturating_sub(1);
+        Verdict::Read(Resume {
+            generation: gap.generation,
+            seq: cursor.min(last),
+            time: gap.from_time,
+            anchored: false,
+        })
+    };
+    Ok(match found {
+        Found::At { cursor, .. } => from(cursor),
+        Found::Head { cursor, .. } => from(cursor.saturating_sub(1)),
+        Found::Oldest { seq, time } => from_oldest(gap, seq, time),
+        Found::Silent => Verdict::Later("the relay sends no frame"),
+    })
+}
+
+/// A gap that begins, in time, before the oldest frame.
+fn from_oldest(gap: &Gap, oldest: u64, time: u64) -> Verdict {
+    let to_seq = gap.to_seq.unwrap_or(u64::MAX);
+    match oldest.saturating_sub(1).min(to_seq) {
+        // The relay never had anything older.
+        0 => Verdict::Read(Resume {
+            generation: gap.generation,
+            seq: 0,
+            time: if gap.from_time > 0 {
+                gap.from_time
+            } else {
+                time
+            },
+            anchored: false,
+        }),
+        last => Verdict::Expired {
+            to_seq: last,
+            to_time: time.clamp(gap.from_time, gap.to_time),
+        },
+    }
+}
+
+/// A gap behind a number that is held.
+async fn behind(
+    probes: &mut impl Probes,
+    gap: &Gap,
+    from: u64,
+    attempt: u32,
+) -> Result<Verdict, ProbeError> {
+    let probe = probes.probe(Some(from.saturating_sub(1))).await?;
+    let Some(first) = probe.first() else {
+        return Ok(nothing_came(&probe));
+    };
+    let to = gap.to_seq.unwrap_or(u64::MAX);
+    if first > from.saturating_add(1) {
+        return starts_behind(probes, gap, (from, to), first, attempt).await;
+    }
+    if probe.last().is_some_and(|last| last < from) && first.saturating_add(1) < from {
+        // It starts at its oldest, whatever is asked for: the gap comes once all before it was read.
+        return Ok(read(gap, from, false));
+    }
+    if is_of_another_time(&probe, gap, from) {
+        return Ok(Verdict::Later(
+            "the relay's numbers are of other times than those of the ledger",
+        ));
+    }
+    let behind = probe.samples.iter().find(|sample| sample.seq > from);
+    let anchored = probe.samples.iter().any(|sample| sample.seq == from);
+    if anchored && behind.is_some_and(|next| next.seq > to) {
+        let middle = probes.probe(Some(from + (to - from) / 2)).await?;
+        if middle.first().is_some_and(|first| first > to) {
+            return Ok(Verdict::Hole);
+        }
+    }
+    Ok(match attempt {
+        0 => read(gap, from, anchored),
+        1 => read(gap, from.saturating_sub(BEFORE), false),
+        // A playback that breaks off at this place may serve the rest.
+        2 if to - from > 1 && to < u64::MAX => read(gap, from + (to - from) / 2, false),
+        _ => Verdict::Skipped,
+    })
+}
+
+/// The relay starts behind the gap's beginning: it no longer has it, or starts elsewhere than it was asked to.
+async fn starts_behind(
+    probes: &mut impl Probes,
+    gap: &Gap,
+    (from, to): (u64, u64),
+    first: u64,
+    attempt: u32,
+) -> Result<Verdict, ProbeError> {
+    let all = probes.probe(Some(0)).await?;
+    let Some(oldest) = all.first() else {
+        return Ok(nothing_came(&all));
+    };
+    // The retention moves while it is asked for.
+    let oldest = oldest.min(first);
+    if oldest > from.saturating_add(1) {
+        let time = all.time.unwrap_or(gap.to_time);
+        let last = (oldest - 1).min(to);
+        let to_time = match last < to {
+            true => time.clamp(gap.from_time, gap.to_time),
+            false => gap.to_time,
+        };
+        return Ok(Verdict::Expired {
+            to_seq: last,
+            to_time,
+        });
+    }
+    Ok(match attempt {
+        0 => read(gap, from, false),
+        1 => read(gap, from.saturating_sub(BEFORE), false),
+        2 => read(gap, 0, false),
+        _ => Verdict::Skipped,
+    })
+}
+
+fn read(gap: &Gap, seq: u64, anchored: bool) -> Verdict {
+    Verdict::Read(Resume {
+        generation: gap.generation,
+        seq,
+        time: gap.from_time,
+        anchored,
+    })
+}
+
+fn nothing_came(probe: &Probe) -> Verdict {
+    Verdict::Later(match &probe.notice {
+        Some(Notice::FutureCursor) => "the relay has not come to these numbers",
+        Some(Notice::Error(_)) => "the relay sends an error",
+        _ => "the relay sends no frame",
+    })
+}
+
+/// Whether the frame behind which the gap begins has another time than the ledger says: it is of another sequence.
+fn is_of_another_time(probe: &Probe, gap: &Gap, from: u64) -> bool {
+    let own = probe.samples.iter().find(|sample| sample.seq == from);
+    let own = own.and_then(|sample| sample.time);
+    // On the past of a small host the median lags by as much as a few frames are apart.
+    let times = || probe.samples.iter().filter_map(|sample| sample.time);
+    let span = times().max().unwrap_or_default() - times().min().unwrap_or_default();
+    let tolerance = TOLERANCE.saturating_add(span.saturating_mul(MEDIAN_LAG));
+    let far = |time: u64| time.abs_diff(gap.from_time) > tolerance;
+    gap.from_time > 0 && own.is_some_and(far) && probe.time.is_some_and(far)
+}

@@ -1,0 +1,89 @@
+//! How often a gap was asked for, and when it is worth asking again.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::ledger::Gap;
+
+/// The wait after the first failure; doubled with each one.
+const FIRST_WAIT: Duration = Duration::from_secs(2);
+/// The longest wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
+/// A gap, but for what of it changes by itself.
+type Key = (String, u32, Option<u64>, Option<u64>);
+
+#[derive(Debug, Default)]
+struct Attempt {
+    /// Readings that left it as it was.
+    vain: u32,
+    /// Failures since the last reading.
+    failures: u32,
+    not_before: Option<Instant>,
+}
+
+/// What was tried, by gap; in memory only: a restart tries again.
+#[derive(Debug, Default)]
+pub(super) struct Attempts(HashMap<Key, Attempt>);
+
+impl Attempts {
+    /// How often it was read in vain.
+    pub fn of(&self, gap: &Gap) -> u32 {
+        self.0.get(&key(gap)).map_or(0, |attempt| attempt.vain)
+    }
+
+    /// Whether it may be asked for now.
+    pub fn is_due(&self, gap: &Gap) -> bool {
+        let not_before = self.0.get(&key(gap)).and_then(|attempt| attempt.not_before);
+        not_before.is_none_or(|time| time <= Instant::now())
+    }
+
+    /// How long until some gap is due that is not yet.
+    pub fn next_due(&self) -> Option<Duration> {
+        let times = self.0.values().filter_map(|attempt| attempt.not_before);
+        let now = Instant::now();
+        times
+            .filter(|time| *time > now)
+            .min()
+            .map(|time| time - now)
+    }
+
+    /// It is being asked for; whatever comes of it, the same gap is not asked for again at once.
+    pub fn asked(&mut self, gap: &Gap) {
+        let attempt = self.0.entry(key(gap)).or_default();
+        attempt.not_before = Some(Instant::now() + FIRST_WAIT);
+    }
+
+    /// It could not be asked for, or not be read: the relay is away, or does not know yet.
+    pub fn failed(&mut self, gap: &Gap) {
+        let attempt = self.0.entry(key(gap)).or_default();
+        let wait = FIRST_WAIT.saturating_mul(1 << attempt.failures.min(16));
+        attempt.failures += 1;
+        attempt.not_before = Some(Instant::now() + wait.min(LONGEST_WAIT));
+    }
+
+    /// It was read. Whether that was in vain shows when it is asked for again.
+    pub fn read(&mut self, gap: &Gap) {
+        let attempt = self.0.entry(key(gap)).or_default();
+        attempt.vain += 1;
+        attempt.failures = 0;
+        // Where nothing has an end yet, or nothing comes, there is no hurry.
+        let wait = match gap.to_seq {
+            Some(_) => FIRST_WAIT.saturating_mul(1 << (attempt.vain - 1).min(16)),
+            None => LONGEST_WAIT,
+        };
+        attempt.not_before = Some(Instant::now() + wait.min(LONGEST_WAIT));
+    }
+
+    /// Forgets the gaps that are no more, or have shrunk.
+    pub fn keep(&mut self, gaps: &[Gap]) {
+        let known: std::collections::HashSet<Key> = gaps.iter().map(key).collect();
+        self.0.retain(|key, _| known.contains(key));
+    }
+}
+
+fn key(gap: &Gap) -> Key {
+    (gap.relay.clone(), gap.generation, gap.from_seq, gap.to_seq)
+}

@@ -1,0 +1,182 @@
+use super::*;
+use crate::store::FactKind;
+
+const MINUTE: u64 = 60_000_000;
+/// A day behind the epoch, so that margins before it are times as well.
+const BEGIN: u64 = 1_440 * MINUTE;
+
+/// A fact of all slots; times in minutes.
+fn fact(relay: &str, run: u64, seqs: (u64, u64), minutes: (u64, u64), kind: FactKind) -> Fact {
+    Fact {
+        relay: relay.to_owned(),
+        generation: 0,
+        run,
+        from_seq: seqs.0,
+        to_seq: seqs.1,
+        from_time: BEGIN + minutes.0 * MINUTE,
+        to_time: BEGIN + minutes.1 * MINUTE,
+        slots: SlotSet::ALL,
+        filter: String::new(),
+        kind,
+    }
+}
+
+fn wanted(relays: &[&str]) -> Wanted {
+    Wanted {
+        relays: relays.iter().map(|relay| (*relay).to_owned()).collect(),
+        now: BEGIN + 1_000 * MINUTE,
+        ..Wanted::between(SlotSet::ALL)
+    }
+}
+
+/// Relay, first and last number, first and last minute, loss.
+type Place<'a> = (&'a str, Option<u64>, Option<u64>, i64, i64, Option<Loss>);
+
+fn places(gaps: &[Gap]) -> Vec<Place<'_>> {
+    let minute = |time: u64| (time as i64 - BEGIN as i64) / MINUTE as i64;
+    let place = |gap: &'_ Gap| {
+        (
+            gap.from_seq,
+            gap.to_seq,
+            minute(gap.from_time),
+            minute(gap.to_time),
+            gap.lost,
+        )
+    };
+    gaps.iter()
+        .map(|gap| {
+            let (from, to, begin, end, lost) = place(gap);
+            (gap.relay.as_str(), from, to, begin, end, lost)
+        })
+        .collect()
+}
+
+#[test]
+fn what_a_relay_lost_is_asked_of_the_others_by_time() {
+    let mut facts = vec![
+        fact("a", 1, (0, 100), (0, 100), FactKind::Live),
+        fact("a", 2, (200, 300), (200, 300), FactKind::Live),
+    ];
+    let both = wanted(&["a", "b"]);
+    let own = [("a", Some(100), Some(200), 100, 200, None)];
+    assert_eq!(places(&gaps(&facts, &both)), own);
+    facts.push(fact("a", 3, (100, 200), (100, 200), FactKind::Expired));
+    let elsewhere = [("b", None, None, 99, 201, None)];
+    assert_eq!(places(&gaps(&facts, &both)), elsewhere);
+    let alone = [("a", Some(100), Some(200), 100, 200, Some(Loss::Expired))];
+    assert_eq!(places(&gaps(&facts, &wanted(&["a"]))), alone);
+
+    // It has nothing of it either, or all of it.
+    let lost = fact("b", 4, (0, 5_000), (99, 201), FactKind::Expired);
+    let held = fact("b", 4, (5_000, 6_000), (99, 202), FactKind::Replay);
+    assert_eq!(places(&gaps(&[&facts[..], &[lost]].concat(), &both)), alone);
+    assert_eq!(places(&gaps(&[&facts[..], &[held]].concat(), &both)), []);
+
+    // It has the end of it: the rest is lost, and nobody is asked again.
+    let lost = fact("b", 4, (0, 5_000), (99, 150), FactKind::Expired);
+    let held = fact("b", 5, (5_000, 6_000), (150, 202), FactKind::Replay);
+    let rest = gaps(&[&facts[..], &[lost, held]].concat(), &both);
+    assert!(
+        rest.iter().all(|gap| gap.lost == Some(Loss::Expired)),
+        "{rest:?}"
+    );
+    assert!(!rest.is_empty());
+}
+
+#[test]
+fn what_a_relay_held_that_nobody_asks_any_more_is_asked_of_the_others() {
+    let facts = [
+        fact("old", 1, (0, 100), (0, 100), FactKind::Live),
+        fact("old", 2, (200, 300), (200, 300), FactKind::Live),
+    ];
+    let elsewhere = [("new", None, None, 99, 201, None)];
+    assert_eq!(places(&gaps(&facts, &wanted(&["new"]))), elsewhere);
+}
+
+#[test]
+fn a_relay_that_counts_anew_is_asked_for_what_its_old_numbers_lack() {
+    let newer = Fact {
+        generation: 1,
+        ..fact("a", 4, (10, 50), (250, 300), FactKind::Live)
+    };
+    let mut facts = [
+        fact("a", 1, (0, 100), (0, 100), FactKind::Live),
+        fact("a", 2, (200, 300), (200, 260), FactKind::Live),
+        fact("a", 3, (100, 200), (100, 200), FactKind::Expired),
+        newer,
+    ];
+    let found = gaps(&facts, &wanted(&["a"]));
+    assert_eq!(places(&found), [("a", None, None, 99, 201, None)]);
+    assert_eq!(found[0].generation, 1);
+    // Before its first number a relay has nothing.
+    facts[3].from_seq = 0;
+    let lost = [("a", Some(100), Some(200), 100, 200, Some(Loss::Expired))];
+    assert_eq!(places(&gaps(&facts, &wanted(&["a"]))), lost);
+}
+
+#[test]
+fn what_another_relay_did_not_serve_either_is_asked_of_it_by_number() {
+    let mut facts = vec![
+        fact("a", 1, (0, 100), (0, 100), FactKind::Live),
+        fact("a", 2, (101, 300), (110, 300), FactKind::Live),
+        fact("a", 3, (100, 101), (100, 110), FactKind::Expired),
+        fact("b", 4, (5_080, 5_100), (90, 100), FactKind::Replay),
+        fact("b", 4, (5_101, 5_120), (110, 120), FactKind::Replay),
+    ];
+    let both = wanted(&["a", "b"]);
+    let by_number = [("b", Some(5_100), Some(5_101), 99, 111, None)];
+    assert_eq!(places(&gaps(&facts, &both)), by_number);
+    // It never used these numbers.
+    facts.push(fact("b", 5, (5_100, 5_101), (100, 110), FactKind::Replay));
+    assert_eq!(places(&gaps(&facts, &both)), []);
+}
+
+#[test]
+fn a_relay_that_took_over_is_read_from_where_the_other_ended() {
+    let facts = [
+        fact("a", 1, (0, 100), (0, 100), FactKind::Live),
+        fact("b", 2, (7_000, 7_100), (110, 200), FactKind::Live),
+    ];
+    let found = gaps(&facts, &wanted(&["a", "b"]));
+    let [gap] = &found[..] else {
+        panic!("{found:?}");
+    };
+    assert_eq!(
+        (gap.relay.as_str(), gap.from_seq, gap.to_seq),
+        ("b", None, Some(7_000))
+    );
+    assert!(
+        gap.from_time < BEGIN + 100 * MINUTE,
+        "with an overlap: {gap:?}"
+    );
+}
+
+#[test]
+fn slots_behind_others_are_said() {
+    let odd = SlotSet::owned_by(1, 2);
+    let mut ahead = fact("a", 2, (100, 200), (100, 200), FactKind::Live);
+    ahead.slots = odd;
+    let facts = [fact("a", 1, (0, 100), (0, 100), FactKind::Live), ahead];
+    let report = report(&facts, &wanted(&["a"]));
+    assert_eq!(report.missing, []);
+    let behind: Vec<_> = report.behind(MINUTE).collect();
+    assert_eq!(behind.len(), 1);
+    assert_eq!(behind[0].slots, SlotSet::owned_by(0, 2));
+    assert_eq!(report.behind(101 * MINUTE).count(), 0);
+}
+
+#[test]
+fn time_is_missed_once() {
+    let gap = |from: u64, to: u64| Gap {
+        relay: "a".to_owned(),
+        generation: 0,
+        from_seq: None,
+        to_seq: None,
+        from_time: from,
+        to_time: to,
+        lost: None,
+        slots: SlotSet::ALL,
+    };
+    let gaps = [gap(50, 70), gap(10, 40), gap(30, 60), gap(0, 5)];
+    assert_eq!(missing_micros(gaps.iter()), 60);
+}
