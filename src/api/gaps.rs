@@ -67,7 +67,7 @@ pub struct Missing {
     pub interval: Interval,
     /// What becomes of it.
     pub state: MissingState,
-    /// Why the relay can't serve it, if it can't.
+    /// Why it can't be replayed, if it can't.
     pub reason: Option<MissingReason>,
     /// Whether it is to be repaired from the repositories.
     pub repair: bool,
@@ -81,11 +81,11 @@ pub enum MissingState {
     Pending,
     /// The worker of these slots will read it: it is behind the others, or away.
     Behind,
-    /// No relay can serve it.
+    /// No relay can serve it, or it must not be replayed.
     Lost,
 }
 
-/// Why a relay can't serve something.
+/// Why something can't be replayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MissingReason {
@@ -93,6 +93,8 @@ pub enum MissingReason {
     Expired,
     /// The relay skips it, however it is asked.
     Skipped,
+    /// It is so old that a replay could bring back what was deleted since.
+    Stale,
 }
 
 /// Where what slots hold ends.
@@ -189,6 +191,7 @@ impl Missing {
             reason: gap.lost.map(|loss| match loss {
                 Loss::Expired => MissingReason::Expired,
                 Loss::Skipped => MissingReason::Skipped,
+                Loss::Stale => MissingReason::Stale,
             }),
             repair: gap.lost.is_some() && !near,
         }

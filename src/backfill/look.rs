@@ -140,8 +140,16 @@ async fn behind(
         1 => read(gap, from.saturating_sub(BEFORE), false),
         // A playback that breaks off at this place may serve the rest.
         2 if to - from > 1 && to < u64::MAX => read(gap, from + (to - from) / 2, false),
-        _ => Verdict::Skipped,
+        _ => given_up(gap),
     })
+}
+
+/// Where it ends nobody knows: then it can't be written down as lost.
+fn given_up(gap: &Gap) -> Verdict {
+    match gap.to_seq {
+        Some(_) => Verdict::Skipped,
+        None => Verdict::Later("the relay does not serve what it has behind this number"),
+    }
 }
 
 /// The relay starts behind the gap's beginning: it no longer has it, or starts elsewhere than it was asked to.
@@ -174,7 +182,7 @@ async fn starts_behind(
         0 => read(gap, from, false),
         1 => read(gap, from.saturating_sub(BEFORE), false),
         2 => read(gap, 0, false),
-        _ => Verdict::Skipped,
+        _ => given_up(gap),
     })
 }
 

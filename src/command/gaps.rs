@@ -78,6 +78,9 @@ fn missing(missing: &Missing) -> String {
         (MissingState::Lost, reason) => {
             let why = match reason {
                 Some(MissingReason::Skipped) => "the relay skips it",
+                Some(MissingReason::Stale) => {
+                    "so old that a replay could bring back what was deleted since"
+                }
                 _ => "older than what the relay retains",
             };
             let what = match missing.repair {

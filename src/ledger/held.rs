@@ -37,13 +37,15 @@ impl Interval {
     }
 }
 
-/// Why a relay can't serve a part of its stream.
+/// Why a part of a stream can't be replayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Loss {
     /// It is older than what the relay retains.
     Expired,
     /// The relay has what is before and what is behind it, and skips it.
     Skipped,
+    /// A replay could bring back what was deleted since.
+    Stale,
 }
 
 /// What is known of one numbering of one relay.
@@ -95,7 +97,8 @@ pub struct Holding<'a> {
 enum Said {
     Held,
     Passed,
-    Lost(Loss),
+    Expired,
+    Skipped,
 }
 
 impl Said {
@@ -103,8 +106,8 @@ impl Said {
         match kind {
             FactKind::Live | FactKind::Replay | FactKind::Repos => Self::Held,
             FactKind::Passed => Self::Passed,
-            FactKind::Expired => Self::Lost(Loss::Expired),
-            FactKind::Skipped => Self::Lost(Loss::Skipped),
+            FactKind::Expired => Self::Expired,
+            FactKind::Skipped => Self::Skipped,
         }
     }
 }
@@ -202,8 +205,8 @@ fn streams_of<'a>(
         let part = match said {
             Said::Held => &mut stream.held,
             Said::Passed => &mut stream.passed,
-            Said::Lost(Loss::Expired) => &mut stream.expired,
-            Said::Lost(Loss::Skipped) => &mut stream.skipped,
+            Said::Expired => &mut stream.expired,
+            Said::Skipped => &mut stream.skipped,
         };
         *part = union(intervals);
     }

@@ -4,8 +4,8 @@
 //! intervals that touch or overlap are joined: the wide row is written first, and once it is durable the narrow ones go.
 //!
 //! The wide row is one of the joined rows, grown: it has the key (relay, generation, run, `from_seq`) of the first of them,
-//! and the last `to_seq`, and the kind of the first one: how an interval came to be held does not matter any more. A row is removed up to its own `to_seq` only, and only for a row that says strictly more, or the
-//! same with an older run. So there is no circle: whatever was written is at any time covered by a row that nobody removes,
+//! and the last `to_seq`, and the kind of the first one: how an interval came to be held does not matter any more. A row is
+//! removed up to its own `to_seq` only, and only for a row that says strictly more, or the same with an older run. So there is no circle: whatever was written is at any time covered by a row that nobody removes,
 //! if a merge is killed, done again, or raced by another one, and in whatever order its writes arrive. A run that grows its
 //! row after all writes it again, whole. Two merges at once that know different times of one end may leave either of them.
 
@@ -108,23 +108,48 @@ fn key(fact: &Fact) -> (&str, u32, u64, u64) {
     (&fact.relay, fact.generation, fact.run, fact.from_seq)
 }
 
-/// Joins facts of one group that touch or overlap.
+/// Joins facts of one group that touch or overlap, each to one that begins before it and whose run is not newer: so a row's
+/// run tells since when, at the earliest, anything that it says was taken in.
 fn joined(mut facts: Vec<&Fact>) -> Vec<Merge> {
     facts.sort_unstable_by_key(|fact| (fact.from_seq, std::cmp::Reverse(fact.to_seq), fact.run));
     let mut merges = Vec::new();
-    let mut rows: Vec<&Fact> = Vec::new();
-    let mut reach = 0;
+    let mut open: Vec<Chain<'_>> = Vec::new();
     for fact in facts {
-        if fact.from_seq > reach || rows.len() > ROWS {
-            merges.extend(one_of(&rows));
-            rows.clear();
-            reach = 0;
+        merges.extend(
+            open.extract_if(.., |chain| chain.ends_before(fact))
+                .filter_map(|chain| one_of(&chain.rows)),
+        );
+        match open.iter_mut().find(|chain| chain.run() <= fact.run) {
+            Some(chain) => chain.push(fact),
+            None => open.push(Chain {
+                rows: vec![fact],
+                reach: fact.to_seq,
+            }),
         }
-        reach = reach.max(fact.to_seq);
-        rows.push(fact);
     }
-    merges.extend(one_of(&rows));
+    merges.extend(open.iter().filter_map(|chain| one_of(&chain.rows)));
     merges
+}
+
+/// Rows that touch or overlap, the first of which begins first.
+struct Chain<'a> {
+    rows: Vec<&'a Fact>,
+    reach: u64,
+}
+
+impl<'a> Chain<'a> {
+    fn run(&self) -> u64 {
+        self.rows.first().map_or(0, |first| first.run)
+    }
+
+    fn push(&mut self, fact: &'a Fact) {
+        self.reach = self.reach.max(fact.to_seq);
+        self.rows.push(fact);
+    }
+
+    fn ends_before(&self, fact: &Fact) -> bool {
+        fact.from_seq > self.reach || self.rows.len() > ROWS
+    }
 }
 
 /// Makes one row of facts that touch or overlap, the first of which begins first. `None` where nothing can go.

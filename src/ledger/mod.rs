@@ -3,6 +3,7 @@
 //! Facts only grow. Within a generation of a relay they join by `seq`; what lies between two of them is a gap, and is
 //! never forgotten.
 
+mod aged;
 pub mod claims;
 pub mod continuity;
 mod cover;

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::aged::Aged;
 use super::cover::{self, Hole};
 use super::held::{Holding, Interval, Loss, Stream, held, union};
 use super::newest_generation;
@@ -80,7 +81,7 @@ pub struct Gap {
     pub from_time: u64,
     /// Time at `to_seq`, microseconds.
     pub to_time: u64,
-    /// Why no relay can serve it, where it was tried.
+    /// Why it can't be replayed: no relay can serve it, which was tried, or it is too old.
     pub lost: Option<Loss>,
     /// The slots that miss it.
     pub slots: SlotSet,
@@ -146,6 +147,7 @@ pub fn gaps(facts: &[Fact], wanted: &Wanted) -> Vec<Gap> {
 pub fn report(facts: &[Fact], wanted: &Wanted) -> Report {
     let mut missing: BTreeMap<Gap, SlotSet> = BTreeMap::new();
     let askable = Askable::of(facts, wanted);
+    let aged = Aged::of(facts, wanted.now);
     let (mut held_spans, mut passed, mut tails) = <(Spans, Spans, Spans)>::default();
     for holding in held(facts, &wanted.filter, wanted.slots) {
         let Holding { slots, streams } = &holding;
@@ -163,7 +165,11 @@ pub fn report(facts: &[Fact], wanted: &Wanted) -> Report {
         if let Some(tail) = tail(streams) {
             add(&mut tails, tail, *slots);
         }
-        for gap in missing_of(streams, wanted, &askable) {
+        let replayed_from = aged.replayed_from(*slots);
+        for mut gap in missing_of(streams, wanted, &askable) {
+            if gap.lost.is_none() && gap.from_time < replayed_from {
+                gap.lost = Some(Loss::Stale);
+            }
             add(&mut missing, gap, *slots);
         }
     }

@@ -388,6 +388,11 @@ impl FactKind {
         }
     }
 
+    /// Whether it says that the interval is held.
+    pub fn is_held(self) -> bool {
+        matches!(self, Self::Live | Self::Replay | Self::Repos)
+    }
+
     /// Whether it says that a relay can't serve the interval, so that it has to be had elsewhere.
     pub fn is_lost(self) -> bool {
         matches!(self, Self::Expired | Self::Skipped)

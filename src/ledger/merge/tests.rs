@@ -38,7 +38,7 @@ fn what_touches_becomes_one_row_with_the_key_of_the_first() {
         live(5, 0, 10),
         fact(9, 10, 20, FactKind::Replay),
         live(7, 18, 30),
-        live(3, 5, 8),
+        live(6, 5, 8),
         // A gap before it.
         live(8, 31, 40),
     ];
@@ -56,6 +56,19 @@ fn what_touches_becomes_one_row_with_the_key_of_the_first() {
     };
     assert_eq!(all(&after), [again]);
     assert_eq!(all(&[wide, facts[4].clone()]), []);
+}
+
+#[test]
+fn a_row_holds_nothing_of_older_runs() {
+    let facts = [
+        fact(5, 0, 10, FactKind::Replay),
+        live(1, 10, 500),
+        fact(6, 8, 12, FactKind::Replay),
+        live(7, 500, 900),
+    ];
+    let merges = all(&facts);
+    let wide: Vec<_> = merges.iter().map(|merge| &merge.wide).collect();
+    assert_eq!(wide, [&live(1, 10, 900), &fact(5, 0, 12, FactKind::Replay)]);
 }
 
 #[test]
@@ -396,8 +409,11 @@ fn is_merged(facts: &[Fact], seed: u64) {
     for one in facts {
         for other in facts.iter().filter(|other| key(other) != key(one)) {
             let apart = one.to_seq < other.from_seq || other.to_seq < one.from_seq;
+            let order = |fact: &Fact| (fact.from_seq, std::cmp::Reverse(fact.to_seq), fact.run);
+            let is_older = order(one) < order(other) && other.run < one.run;
+            let is_before = order(other) < order(one);
             assert!(
-                apart || Group::of(one) != Group::of(other),
+                apart || is_older || is_before || Group::of(one) != Group::of(other),
                 "seed {seed}: {one:?} and {other:?}"
             );
         }

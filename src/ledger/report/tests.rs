@@ -152,6 +152,52 @@ fn a_relay_that_took_over_is_read_from_where_the_other_ended() {
 }
 
 #[test]
+fn what_is_so_old_that_deletes_are_forgotten_is_not_replayed() {
+    const DAY: u64 = 1_440;
+    let at = |minutes: u64| BEGIN + minutes * MINUTE;
+    // Held since day 0 and since day 1, each in the run of that day.
+    let live = |from, to, run| fact("a", run, (from, to), (from, to), FactKind::Live);
+    let facts = [live(0, 100, at(0)), live(DAY, 9 * DAY, at(DAY))];
+    let loss = |facts: &[Fact], now, since: Option<u64>| {
+        let asked = Wanted {
+            now: at(now),
+            since: since.map(at),
+            ..wanted(&["a", "b"])
+        };
+        let missing = gaps(facts, &asked);
+        missing.iter().map(|gap| gap.lost).collect::<Vec<_>>()
+    };
+    assert_eq!(loss(&facts, 7 * DAY + 90, None), [None]);
+    let stale = Some(Loss::Stale);
+    assert_eq!(loss(&facts, 9 * DAY, None), [stale]);
+    // What is later was read a day ago, and has told the store then what was deleted.
+    let read = [
+        facts[0].clone(),
+        fact(
+            "a",
+            at(8 * DAY),
+            (DAY, 9 * DAY),
+            (DAY, 9 * DAY),
+            FactKind::Replay,
+        ),
+    ];
+    assert_eq!(loss(&read, 9 * DAY, None), [None]);
+    // Nothing later is older than that.
+    let young = [facts[0].clone(), live(3 * DAY, 9 * DAY, at(3 * DAY))];
+    assert_eq!(loss(&young, 9 * DAY, None), [None]);
+    // The window before what is held.
+    let window = [live(DAY, 9 * DAY, at(DAY))];
+    assert_eq!(loss(&window, 9 * DAY, Some(0)), [stale]);
+    assert_eq!(loss(&window, 7 * DAY, Some(0)), [None]);
+    let head = [live(9 * DAY - 5, 9 * DAY, at(9 * DAY - 5))];
+    assert_eq!(loss(&head, 9 * DAY, Some(0)), [None]);
+    // Other slots hold nothing later.
+    let mut odd = facts.clone();
+    odd[1].slots = SlotSet::owned_by(1, 2);
+    assert_eq!(loss(&odd, 9 * DAY, None), [stale]);
+}
+
+#[test]
 fn slots_behind_others_are_said() {
     let odd = SlotSet::owned_by(1, 2);
     let mut ahead = fact("a", 2, (100, 200), (100, 200), FactKind::Live);
