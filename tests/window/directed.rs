@@ -212,7 +212,7 @@ async fn what_a_relay_does_not_serve_is_found_or_written_down() {
     let cases = [
         (
             "plain",
-            old(0, plain.clone(), none.clone(), Retained::Served),
+            old(0, plain, none.clone(), Retained::Served),
             0,
         ),
         (
@@ -222,12 +222,12 @@ async fn what_a_relay_does_not_serve_is_found_or_written_down() {
         ),
         (
             "retention",
-            old(501, plain.clone(), none.clone(), Retained::Served),
+            old(501, plain, none.clone(), Retained::Served),
             500,
         ),
         (
             "oldest",
-            old(501, plain.clone(), none.clone(), Retained::SilentOldest),
+            old(501, plain, none.clone(), Retained::SilentOldest),
             500,
         ),
         ("jump", old(0, plain, jump, Retained::Served), 0),
