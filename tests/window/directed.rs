@@ -210,11 +210,7 @@ async fn what_a_relay_does_not_serve_is_found_or_written_down() {
     };
     let (none, plain) = (ConnectionFaults::default(), Cursors::default());
     let cases = [
-        (
-            "plain",
-            old(0, plain, none.clone(), Retained::Served),
-            0,
-        ),
+        ("plain", old(0, plain, none.clone(), Retained::Served), 0),
         (
             "inclusive",
             old(0, inclusive, none.clone(), Retained::Served),
