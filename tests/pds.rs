@@ -28,3 +28,24 @@ async fn penstock_holds_what_the_pds_says() {
         pds::penstock_holds_what_the_pds_says(installation, embedded).await;
     }
 }
+
+#[tokio::test]
+async fn the_window_is_whole_after_a_stop() {
+    if let Some(installation) = pds::installation("the_window_is_whole_after_a_stop") {
+        pds::window::the_window_is_whole_after_a_stop(installation).await;
+    }
+}
+
+#[tokio::test]
+async fn what_the_pds_no_longer_serves_is_said() {
+    if let Some(installation) = pds::installation("what_the_pds_no_longer_serves_is_said") {
+        pds::window::what_the_pds_no_longer_serves_is_said(installation).await;
+    }
+}
+
+#[tokio::test]
+async fn a_pds_that_counts_anew_is_followed() {
+    if let Some(installation) = pds::installation("a_pds_that_counts_anew_is_followed") {
+        pds::window::a_pds_that_counts_anew_is_followed(installation).await;
+    }
+}

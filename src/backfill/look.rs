@@ -214,3 +214,6 @@ fn is_of_another_time(probe: &Probe, gap: &Gap, from: u64) -> bool {
     let far = |time: u64| time.abs_diff(gap.from_time) > tolerance;
     gap.from_time > 0 && own.is_some_and(far) && probe.time.is_some_and(far)
 }
+
+#[cfg(test)]
+mod tests;

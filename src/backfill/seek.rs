@@ -24,7 +24,7 @@ mod tests;
 use std::future::Future;
 
 use crate::decode::time::format_datetime;
-use crate::relay::{Notice, Probe, ProbeError, Prober};
+use crate::relay::{Probe, ProbeError, Prober};
 
 use search::{Search, Step};
 
@@ -150,77 +150,4 @@ fn tell(wanted: u64, seek: &Seek) {
         probes = seek.probes,
         "sought a time in the relay's stream",
     );
-}
-
-/// Whether a relay's numbers are those that the ledger knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Identity {
-    /// The number has the time that it had.
-    Same,
-    /// It has another time, or higher numbers have earlier times: another sequence.
-    Other {
-        /// The number that was seen.
-        seq: u64,
-        /// Its time, in microseconds.
-        time: u64,
-    },
-    /// The relay has not come to this number: it counts anew, or has lost its newest frames.
-    Ahead,
-    /// The number is no longer there; later ones are, of later times, which says nothing.
-    Gone {
-        /// The first number that is there.
-        seq: u64,
-    },
-    /// No frame came, or none that can be read.
-    Unknown,
-}
-
-/// Asks whether the frame `seq` is of about `time` (microseconds since the epoch), as the ledger says, give or take `tolerance`.
-///
-/// The ledger's time is a running median, which lags on a quiet stream: take a tolerance of minutes.
-///
-/// # Errors
-/// If the relay can't be asked.
-pub async fn agrees(
-    probes: &mut impl Probes,
-    seq: u64,
-    time: u64,
-    tolerance: u64,
-) -> Result<Identity, ProbeError> {
-    // A relay that serves `>` sends the frame itself only behind the cursor before; cursor 0 is the oldest, which is as well.
-    let probe = probes.probe(Some(seq.saturating_sub(1))).await?;
-    let identity = identify(&probe, seq, time, tolerance);
-    tracing::debug!(seq, time = format_datetime(time), ?identity, "compared");
-    Ok(identity)
-}
-
-fn identify(probe: &Probe, seq: u64, time: u64, tolerance: u64) -> Identity {
-    let Some(first) = probe.first() else {
-        return match probe.notice {
-            Some(Notice::FutureCursor) => Identity::Ahead,
-            _ => Identity::Unknown,
-        };
-    };
-    if probe.notice == Some(Notice::FutureCursor) || first.saturating_add(1) < seq {
-        return Identity::Ahead;
-    }
-    let own = probe.samples.iter().find(|sample| sample.seq == seq);
-    let near = |seen: u64| seen.abs_diff(time) <= tolerance;
-    let own_time = own.and_then(|sample| sample.time);
-    match (own, probe.time) {
-        // One frame may be stamped oddly: its neighbours speak for it.
-        (Some(_), median) if own_time.or(median).is_none() => Identity::Unknown,
-        (Some(_), median) if own_time.is_some_and(near) || median.is_some_and(near) => {
-            Identity::Same
-        }
-        (Some(_), median) => Identity::Other {
-            seq,
-            time: median.or(own_time).unwrap_or_default(),
-        },
-        (None, Some(median)) if median.saturating_add(tolerance) < time => Identity::Other {
-            seq: first,
-            time: median,
-        },
-        (None, _) => Identity::Gone { seq: first },
-    }
 }

@@ -106,6 +106,13 @@ impl Penstock {
         text.lines().map(parse).collect()
     }
 
+    /// What `penstock gaps` says, whether something is missing or not; null where it can't be asked.
+    pub async fn gaps(&self) -> Value {
+        let output = self.command(&["gaps", "--json"]).output().await;
+        let output = output.expect("penstock starts");
+        serde_json::from_slice(&output.stdout).unwrap_or_default()
+    }
+
     /// The lines of JSON that a command must print.
     pub async fn lines(&self, args: &[&str]) -> Vec<Value> {
         self.try_lines(args)

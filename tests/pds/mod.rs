@@ -4,6 +4,8 @@ mod compare;
 mod daemon;
 mod server;
 mod story;
+#[allow(dead_code, reason = "once is enough, whatever the store is")]
+pub mod window;
 mod world;
 
 use std::path::Path;

@@ -1,6 +1,8 @@
 // Runs a real Personal Data Server and its PLC directory on free loopback ports:
 //
-//     node serve.mjs DIR        DIR as tests/pds/install was given it
+//     node serve.mjs DIR [PORT [SERVES]]
+//
+// DIR as tests/pds/install was given it, PORT of the PDS (0: a free one), SERVES how far its stream goes back, in milliseconds.
 //
 // When both answer, one line of JSON is printed: {"pds","plc","adminPassword"}. It ends when standard input is closed or on
 // SIGTERM, and takes its data with it. LOG_ENABLED=true writes the PDS's log to standard error.
@@ -23,7 +25,7 @@ stayOnLoopback()
 const plc = await startPlc(require)
 
 // Bound before the PDS is made, for its configuration must know the port; it then takes this socket over.
-const bound = createServer().listen(0, '127.0.0.1')
+const bound = createServer().listen(Number(process.argv[3] ?? 0), '127.0.0.1')
 await once(bound, 'listening')
 const { port } = bound.address()
 
@@ -36,6 +38,7 @@ Object.assign(process.env, {
   LOG_DESTINATION: '/dev/stderr',
   PDS_PORT: String(port),
   PDS_HOSTNAME: 'localhost',
+  PDS_REPO_BACKFILL_LIMIT_MS: process.argv[4] ?? String(24 * 3600 * 1000),
   PDS_DEV_MODE: 'true',
   PDS_DATA_DIRECTORY: data,
   PDS_BLOBSTORE_DISK_LOCATION: join(data, 'blobs'),

@@ -165,9 +165,16 @@ pub struct Pds {
 impl Pds {
     /// Starts one with empty folders, on ports of its own.
     pub async fn start(installation: &Path) -> Self {
+        Self::start_as(installation, 0, Duration::from_secs(86_400)).await
+    }
+
+    /// Starts one with empty folders on this port (0: a free one), whose stream goes back by so much.
+    pub async fn start_as(installation: &Path, port: u16, serves: Duration) -> Self {
         let mut child = tokio::process::Command::new("node")
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pds/serve.mjs"))
             .arg(installation)
+            .arg(port.to_string())
+            .arg(serves.as_millis().to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -189,6 +196,12 @@ impl Pds {
             child,
             stdin,
         }
+    }
+
+    /// The port of its URL.
+    pub fn port(&self) -> u16 {
+        let port = self.url.rsplit(':').next();
+        port.and_then(|port| port.parse().ok()).expect("a port")
     }
 
     /// A procedure in the name of an account.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use penstock::backfill::seek::{Found, Identity, SeekOptions, agrees, seek};
+use penstock::backfill::seek::{Found, SeekOptions, seek};
 use penstock::relay::{Notice, ProbeLimits};
 use penstock_loadtest::{Refusal, RelayServer};
 
@@ -113,22 +113,4 @@ async fn what_is_no_longer_there_is_said() {
         matches!(seek.found, Found::Oldest { seq: 1_004_000, .. }),
         "{seek:?}"
     );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_sequence_is_noticed() {
-    let world = three_days(7);
-    let relay = RelayServer::start(&world, lively()).unwrap();
-    let mut prober = prober(&relay);
-    let time = hours_ago(24);
-    let seq = number_at(&world, time);
-    let minutes = 600_000_000;
-    let said = async |prober: &mut _, seq, time| agrees(prober, seq, time, minutes).await.unwrap();
-    assert_eq!(said(&mut prober, seq, time).await, Identity::Same);
-    let other = said(&mut prober, seq, hours_ago(48)).await;
-    assert!(matches!(other, Identity::Other { .. }), "{other:?}");
-    assert_eq!(said(&mut prober, 9_000_000, time).await, Identity::Ahead);
-    relay.retain_from(seq + 100);
-    let gone = said(&mut prober, seq, time).await;
-    assert_eq!(gone, Identity::Gone { seq: seq + 100 });
 }

@@ -226,3 +226,219 @@ fn time_is_missed_once() {
     let gaps = [gap(50, 70), gap(10, 40), gap(30, 60), gap(0, 5)];
     assert_eq!(missing_micros(gaps.iter()), 60);
 }
+
+/// What is said of a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    NotWanted,
+    Held,
+    Missing,
+    Lost,
+}
+
+/// Numbers of the random ledgers.
+const NUMBERS: u64 = 60;
+
+/// Facts of one relay, a number a minute, for all slots or for half of them.
+fn some_facts(random: &mut fastrand::Rng) -> Vec<Fact> {
+    let kinds = [
+        FactKind::Live,
+        FactKind::Live,
+        FactKind::Replay,
+        FactKind::Repos,
+        FactKind::Passed,
+        FactKind::Expired,
+        FactKind::Skipped,
+    ];
+    let some = |run: u64, random: &mut fastrand::Rng| {
+        let from = random.u64(0..NUMBERS - 1);
+        let to = random.u64(from + 1..=NUMBERS.min(from + 12));
+        let kind = kinds[random.usize(..kinds.len())];
+        let mut fact = fact("a", run, (from, to), (from, to), kind);
+        if random.bool() {
+            fact.slots = SlotSet::owned_by(random.u16(..2), 2);
+        }
+        fact
+    };
+    (0..random.u64(0..14))
+        .map(|run| some(run, random))
+        .collect()
+}
+
+/// What must be said of a number of a slot, by looking at each fact.
+fn expected(facts: &[Fact], slot: u8, seq: u64, since: Option<u64>) -> Said {
+    let of_slot = || facts.iter().filter(|fact| fact.slots.contains(slot));
+    let any = |is: fn(FactKind) -> bool| {
+        let mut around = of_slot().filter(|fact| fact.from_seq < seq && seq <= fact.to_seq);
+        around.any(|fact| is(fact.kind))
+    };
+    let held = || of_slot().filter(|fact| fact.kind.is_held());
+    let first = held().map(|fact| fact.from_seq).min();
+    let last = held().map(|fact| fact.to_seq).max();
+    let passed = any(|kind| kind == FactKind::Passed);
+    let lost = any(FactKind::is_lost);
+    let in_window = since.is_some_and(|since| BEGIN + seq * MINUTE > since);
+    let missing = if lost { Said::Lost } else { Said::Missing };
+    match (first, last) {
+        _ if any(FactKind::is_held) => Said::Held,
+        (Some(first), Some(last)) if first < seq && seq <= last => match passed {
+            true => Said::NotWanted,
+            false => missing,
+        },
+        (Some(first), _) if seq <= first && in_window => missing,
+        (None, _) if in_window => missing,
+        _ => Said::NotWanted,
+    }
+}
+
+/// What a report says of a number of a slot; twice is an error.
+fn said(report: &Report, slot: u8, seq: u64) -> Said {
+    let held = report
+        .held
+        .iter()
+        .filter(|span| span.slots.contains(slot) && span.from_seq < seq && seq <= span.to_seq);
+    let missing = report.missing.iter().filter(|gap| {
+        let behind = match gap.from_seq {
+            Some(from) => from < seq,
+            None => gap.from_time < BEGIN + seq * MINUTE,
+        };
+        gap.slots.contains(slot) && behind && seq <= gap.to_seq.unwrap_or(u64::MAX)
+    });
+    let said = held
+        .map(|_| Said::Held)
+        .chain(missing.map(|gap| match gap.lost {
+            Some(_) => Said::Lost,
+            None => Said::Missing,
+        }));
+    match said.collect::<Vec<_>>()[..] {
+        [] => Said::NotWanted,
+        [said] => said,
+        _ => panic!("{seq} in slot {slot} twice: {report:#?}"),
+    }
+}
+
+#[test]
+fn each_number_is_held_or_missing_or_not_wanted() {
+    let first = fastrand::u64(..1 << 32);
+    for seed in first..first + 3_000 {
+        let random = &mut fastrand::Rng::with_seed(seed);
+        let facts = some_facts(random);
+        let since = random
+            .bool()
+            .then(|| BEGIN + random.u64(0..NUMBERS) * MINUTE);
+        let asked = Wanted {
+            since,
+            ..wanted(&["a"])
+        };
+        let report = report(&facts, &asked);
+        for slot in 0..2 {
+            for seq in 1..=NUMBERS {
+                let (said, expected) =
+                    (said(&report, slot, seq), expected(&facts, slot, seq, since));
+                assert_eq!(
+                    said, expected,
+                    "seed {seed}: {seq} in slot {slot}: {facts:#?}"
+                );
+            }
+        }
+    }
+}
+
+/// Two relays that serve the same events under their own numbers and times, which differ by up to the overlap.
+struct Relays {
+    /// By relay and event, microseconds.
+    times: [Vec<u64>; 2],
+}
+
+const EVENTS: usize = 150;
+
+impl Relays {
+    fn new(random: &mut fastrand::Rng) -> Self {
+        let apart = random.u64(..=OVERLAP);
+        let (one, other) = match random.bool() {
+            true => (apart, 0),
+            false => (0, apart),
+        };
+        let mut at = BEGIN;
+        let mut times = [Vec::new(), Vec::new()];
+        for _ in 0..=EVENTS {
+            at += random.u64(..MINUTE);
+            times[0].push(at + one);
+            times[1].push(at + other);
+        }
+        Self { times }
+    }
+
+    /// Number of an event at a relay.
+    fn seq(relay: usize, event: usize) -> u64 {
+        (event as u64 + 1) * (1 + relay as u64)
+    }
+
+    /// That a relay's events behind one up to another are held.
+    fn fact(&self, relay: usize, run: u64, (from, to): (usize, usize)) -> Fact {
+        Fact {
+            from_time: self.times[relay][from],
+            to_time: self.times[relay][to],
+            ..fact(
+                ["a", "b"][relay],
+                run,
+                (Self::seq(relay, from), Self::seq(relay, to)),
+                (0, 0),
+                FactKind::Replay,
+            )
+        }
+    }
+
+    /// Reads all of a gap.
+    fn read(&self, gap: &Gap, run: u64) -> Fact {
+        let relay = usize::from(gap.relay == "b");
+        let times = &self.times[relay];
+        let number = |seq: u64| (0..=EVENTS).rfind(|event| Self::seq(relay, *event) <= seq);
+        let from = match gap.from_seq {
+            Some(seq) => number(seq),
+            None => times.iter().rposition(|time| *time < gap.from_time),
+        };
+        let to = match gap.to_seq {
+            Some(seq) => number(seq),
+            None => times.iter().position(|time| *time > gap.to_time),
+        };
+        self.fact(relay, run, (from.unwrap_or(0), to.unwrap_or(EVENTS)))
+    }
+}
+
+#[test]
+fn once_nothing_is_missing_each_event_was_read_at_one_of_the_relays() {
+    let first = fastrand::u64(..1 << 32);
+    for seed in first..first + 2_000 {
+        let random = &mut fastrand::Rng::with_seed(seed);
+        let relays = Relays::new(random);
+        let mut facts: Vec<Fact> = (0..random.u64(2..7))
+            .map(|run| {
+                let from = random.usize(..EVENTS);
+                let to = random.usize(from + 1..=EVENTS.min(from + 60));
+                relays.fact(random.usize(..2), run, (from, to))
+            })
+            .collect();
+        let begin = facts.iter().map(|fact| fact.from_time).min().unwrap();
+        let end = facts.iter().map(|fact| fact.to_time).max().unwrap();
+        let asked = wanted(&["a", "b"]);
+        let mut rounds = 0;
+        while let [gap, ..] = &gaps(&facts, &asked)[..] {
+            rounds += 1;
+            assert!(rounds < 30, "seed {seed}: {gap:?} of {facts:#?}");
+            facts.push(relays.read(gap, 100 + rounds));
+        }
+        for event in 1..=EVENTS {
+            let times = [relays.times[0][event], relays.times[1][event]];
+            let within = |time: &u64| begin + OVERLAP < *time && *time + OVERLAP < end;
+            let is_read = facts.iter().any(|fact| {
+                let seq = Relays::seq(usize::from(fact.relay == "b"), event);
+                fact.from_seq < seq && seq <= fact.to_seq
+            });
+            assert!(
+                is_read || !times.iter().all(within),
+                "seed {seed}: event {event} is lost: {facts:#?}"
+            );
+        }
+    }
+}
