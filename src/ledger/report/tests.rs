@@ -402,7 +402,12 @@ impl Relays {
             Some(seq) => number(seq),
             None => times.iter().position(|time| *time > gap.to_time),
         };
-        self.fact(relay, run, (from.unwrap_or(0), to.unwrap_or(EVENTS)))
+        let mut read = self.fact(relay, run, (from.unwrap_or(0), to.unwrap_or(EVENTS)));
+        if from.is_none() {
+            // It has nothing older.
+            (read.from_seq, read.from_time) = (0, gap.from_time.min(read.from_time));
+        }
+        read
     }
 }
 
