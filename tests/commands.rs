@@ -403,7 +403,7 @@ async fn gaps_end_with_1_where_something_is_missing() {
     );
     assert!(text.contains("worker 0 will replay it"), "{text}");
     assert!(
-        text.ends_with("of the last 3 days and of what was held before.\n"),
+        text.ends_with("of the window of 3 d and of what was held before.\n"),
         "{text}"
     );
 
