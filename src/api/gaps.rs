@@ -134,10 +134,14 @@ impl Gaps {
             .map(|tail| behind(tail, report.newest()))
             .collect();
         let all = || report.missing.iter().chain(&behind);
-        let mut missing: Vec<Missing> = report.missing.iter().map(Missing::of).collect();
+        let mut missing: Vec<Missing> = report
+            .missing
+            .iter()
+            .map(|gap| Missing::of(gap, wanted))
+            .collect();
         missing.extend(behind.iter().map(|gap| Missing {
             state: MissingState::Behind,
-            ..Missing::of(gap)
+            ..Missing::of(gap, wanted)
         }));
         Self {
             days: days(wanted),
@@ -172,8 +176,9 @@ impl Interval {
 }
 
 impl Missing {
-    fn of(gap: &Gap) -> Self {
-        let near = gap.from_seq.is_none() && gap.to_time.saturating_sub(gap.from_time) <= NEAR;
+    fn of(gap: &Gap, wanted: &Wanted) -> Self {
+        let begins = gap.from_seq.is_none() && Some(gap.from_time) <= wanted.since;
+        let near = begins && gap.to_time.saturating_sub(gap.from_time) <= NEAR;
         Self {
             interval: Interval {
                 relay: gap.relay.clone(),

@@ -12,6 +12,11 @@ const BEFORE: u64 = 1_000;
 /// A frame's time may differ by so much from that of the ledger, which is a running median (microseconds).
 const TOLERANCE: u64 = 3 * 3_600_000_000;
 
+/// Numbers that were never used take no longer than this (microseconds); where frames are rare, than the span of those behind.
+const HOLE: u64 = 60_000_000;
+/// How many frames tell how rare they are.
+const RARE: usize = 5;
+
 /// By how many times the span of a probe's frames the ledger's time may lag.
 const MEDIAN_LAG: u64 = 8;
 
@@ -31,6 +36,8 @@ pub enum Verdict {
     },
     /// The relay has what is before and what is behind it, and does not serve it however it is asked.
     Skipped,
+    /// Its numbers are of other times than those of the ledger: of another sequence.
+    CountsAnew,
     /// Nothing can be said now: why.
     Later(&'static str),
 }
@@ -119,19 +126,20 @@ async fn behind(
         return starts_behind(probes, gap, (from, to), first, attempt).await;
     }
     if probe.last().is_some_and(|last| last < from) && first.saturating_add(1) < from {
+        if is_newer(&probe, gap) {
+            return Ok(Verdict::Later("the relay counts anew, in lower numbers"));
+        }
         // It starts at its oldest, whatever is asked for: the gap comes once all before it was read.
         return Ok(read(gap, from, false));
     }
     if is_of_another_time(&probe, gap, from) {
-        return Ok(Verdict::Later(
-            "the relay's numbers are of other times than those of the ledger",
-        ));
+        return Ok(Verdict::CountsAnew);
     }
     let behind = probe.samples.iter().find(|sample| sample.seq > from);
     let anchored = probe.samples.iter().any(|sample| sample.seq == from);
     if anchored && behind.is_some_and(|next| next.seq > to) {
         let middle = probes.probe(Some(from + (to - from) / 2)).await?;
-        if middle.first().is_some_and(|first| first > to) {
+        if middle.first().is_some_and(|first| first > to) && !skips_time(&middle, gap) {
             return Ok(Verdict::Hole);
         }
     }
@@ -203,14 +211,33 @@ fn nothing_came(probe: &Probe) -> Verdict {
     })
 }
 
+/// Whether so much time lies between the frame behind which the gap begins and those of a probe, which are behind it, that frames
+/// are missing, not numbers. Where few frames are known it can't be told.
+fn skips_time(probe: &Probe, gap: &Gap) -> bool {
+    probe.samples.len() >= RARE && is_newer(probe, gap)
+}
+
+/// Whether the frames of a probe are clearly newer than the one behind which a gap begins.
+fn is_newer(probe: &Probe, gap: &Gap) -> bool {
+    let limit = gap
+        .from_time
+        .saturating_add(HOLE)
+        .saturating_add(lag(probe));
+    gap.from_time > 0 && probe.time.is_some_and(|time| time > limit)
+}
+
+/// How far the ledger's time may lag, which is a running median: where frames are rare, by as much as a few of them are apart.
+fn lag(probe: &Probe) -> u64 {
+    let times = || probe.samples.iter().filter_map(|sample| sample.time);
+    let span = times().max().unwrap_or_default() - times().min().unwrap_or_default();
+    span.saturating_mul(MEDIAN_LAG)
+}
+
 /// Whether the frame behind which the gap begins has another time than the ledger says: it is of another sequence.
 fn is_of_another_time(probe: &Probe, gap: &Gap, from: u64) -> bool {
     let own = probe.samples.iter().find(|sample| sample.seq == from);
     let own = own.and_then(|sample| sample.time);
-    // On the past of a small host the median lags by as much as a few frames are apart.
-    let times = || probe.samples.iter().filter_map(|sample| sample.time);
-    let span = times().max().unwrap_or_default() - times().min().unwrap_or_default();
-    let tolerance = TOLERANCE.saturating_add(span.saturating_mul(MEDIAN_LAG));
+    let tolerance = TOLERANCE.saturating_add(lag(probe));
     let far = |time: u64| time.abs_diff(gap.from_time) > tolerance;
     gap.from_time > 0 && own.is_some_and(far) && probe.time.is_some_and(far)
 }

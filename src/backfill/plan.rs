@@ -45,6 +45,13 @@ impl Scope {
         at.map(|(_, slots)| *slots).unwrap_or_default()
     }
 
+    /// The slots that miss any frame behind this number.
+    pub fn slots_behind(&self, seq: u64) -> SlotSet {
+        let last = self.wanted.partition_point(|(behind, _)| *behind <= seq);
+        let ahead = self.wanted.iter().skip(last.saturating_sub(1));
+        ahead.fold(SlotSet::default(), |all, (_, slots)| all.union(*slots))
+    }
+
     /// The last number that is missed; `u64::MAX` where some have no end.
     pub fn end(&self) -> u64 {
         self.wanted.last().map_or(0, |(end, _)| *end)
@@ -162,6 +169,15 @@ mod tests {
             assert_eq!(scope.slots_at(seq), slots, "{seq}");
         }
         assert_eq!(scope.end(), 80);
+        for (seq, slots) in [
+            (0, SlotSet::ALL),
+            (69, SlotSet::ALL),
+            (70, even),
+            (79, even),
+            (80, SlotSet::default()),
+        ] {
+            assert_eq!(scope.slots_behind(seq), slots, "behind {seq}");
+        }
         assert_eq!(Scope::of(&[gap(None, None, even)], 7).end(), u64::MAX);
         assert_eq!(Scope::default().end(), 0);
     }

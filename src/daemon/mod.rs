@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, ApiState, Tokens, UnixSocket, WantedNow};
@@ -105,6 +105,7 @@ pub async fn run(
     )?;
     let recorder = Arc::new(Recorder::new(store.clone()));
     let changed = Arc::new(Notify::new());
+    let (tell_anew, counts_anew) = watch::channel(None);
     let parts = ReaderParts {
         stream: Stream::Live,
         subscription: Subscription::new(relay_options(config)?)?,
@@ -119,9 +120,10 @@ pub async fn run(
         resume_within: config.relay.resume_within,
         clock_ahead: config.faults.clock_ahead,
         changed: changed.clone(),
+        counts_anew,
     };
     let (live, progress) = Reader::live(parts, &store.facts().await?);
-    let window = window(config, &store, &clock, &pipeline, changed)?;
+    let window = window(config, &store, &clock, &pipeline, changed, tell_anew)?;
 
     // What people see of it.
     let serving = CancellationToken::new();
@@ -191,6 +193,7 @@ fn window(
     clock: &Arc<dyn Clock>,
     pipeline: &Pipeline,
     changed: Arc<Notify>,
+    counts_anew: watch::Sender<Option<(String, u32)>>,
 ) -> Result<Option<Window>, DaemonError> {
     let here = config.worker.id == 0;
     telemetry::metrics::BACKFILL_WORKER
@@ -210,6 +213,7 @@ fn window(
         router: pipeline.router(Stream::Replay, SlotSet::default()),
         faults: pipeline.faults(Stream::Replay).clone(),
         changed,
+        counts_anew,
     };
     Ok(Some(Window::new(parts)))
 }

@@ -52,6 +52,17 @@ impl Times {
         };
     }
 
+    /// Begins anew with the times of frames that came at `now`, which may be far from those before.
+    pub fn begin_anew(&mut self, times: impl Iterator<Item = u64>, now: u64) {
+        let mut is_first = true;
+        for time in times {
+            if std::mem::take(&mut is_first) {
+                self.came = (0, 0);
+            }
+            self.sample(time, now);
+        }
+    }
+
     /// Up to when the stream was read, never later than the receipt of the frames: the running median; where frames are rare,
     /// and it would lag by hours, the latest of the last few.
     pub fn reached(&self) -> u64 {
@@ -110,6 +121,18 @@ mod tests {
             times.reached()
         );
         assert_eq!(times.ahead_of(2000, 0, CLOCK_SAMPLES), None);
+    }
+
+    #[test]
+    fn behind_a_jump_the_median_begins_anew() {
+        let mut times = Times::default();
+        (0..100).for_each(|n| times.sample(1_000 + n, 9_000_000));
+        times.begin_anew(std::iter::empty(), 9_000_000);
+        assert!(times.reached() < 1_100, "nothing is known of it");
+        times.begin_anew([5_000_000, 5_000_010].into_iter(), 9_000_000);
+        assert_eq!(times.reached(), 5_000_010);
+        times.sample(5_000_020, 9_000_000);
+        assert_eq!(times.reached(), 5_000_010);
     }
 
     #[test]

@@ -15,6 +15,8 @@
 
 /// Steps in the numbering above which a relay counts as sparse: as many, and more than 1% of its frames.
 const SPARSE_STEPS: u64 = 16;
+/// By how many times the mean a sparse relay's steps may be larger; a larger one may be a jump.
+const USUAL: u64 = 8;
 
 /// What a frame's `seq` means for the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +72,8 @@ pub struct Continuity {
     /// Whether a broken frame came with a number that was routed before: it may have taken another one.
     misnumbered: bool,
     frames: u64,
-    steps: u64,
+    /// How many steps there were, and their sum.
+    steps: (u64, u64),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -99,7 +102,7 @@ impl Continuity {
             unreadable: 0,
             misnumbered: false,
             frames: 0,
-            steps: 0,
+            steps: (0, 0),
         }
     }
 
@@ -127,9 +130,15 @@ impl Continuity {
         self.unreadable = 0;
     }
 
-    /// Whether the relay's numbering has so many holes that steps in it mean nothing.
+    /// Whether the relay's numbering has so many holes that steps like those before mean nothing.
     pub fn sparse(&self) -> bool {
-        self.steps > SPARSE_STEPS && self.steps * 100 > self.frames
+        self.steps.0 > SPARSE_STEPS && self.steps.0 * 100 > self.frames
+    }
+
+    /// Whether a sparse relay makes a step of this size now and then.
+    fn is_usual(&self, step: u64) -> bool {
+        let (count, sum) = self.steps;
+        self.sparse() && step <= USUAL * (sum / count)
     }
 
     /// Up to where the stream was routed.
@@ -299,10 +308,13 @@ impl Continuity {
     fn jump(&mut self, first: Doubted, seq: u64) -> Step {
         let from = self.routed;
         let resumed = matches!(self.phase, Phase::Resumed { .. });
-        // A step that a broken frame may have caused says nothing about the relay.
-        self.steps += u64::from(!self.misnumbered);
+        let step = first.seq - from;
+        // A step that a broken frame may have caused says nothing about the relay, nor does a leap.
+        if !self.misnumbered && step <= START_STEP {
+            self.steps = (self.steps.0 + 1, self.steps.1 + step);
+        }
         // Behind an anchor, a sparse relay's steps are its own way of counting.
-        if self.sparse() && !resumed {
+        if self.is_usual(step) && !resumed {
             return self.follow(seq);
         }
         self.go_on(first, seq);

@@ -167,7 +167,9 @@ pub fn report(facts: &[Fact], wanted: &Wanted) -> Report {
         }
         let replayed_from = aged.replayed_from(*slots);
         for mut gap in missing_of(streams, wanted, &askable) {
-            if gap.lost.is_none() && gap.from_time < replayed_from {
+            // What is asked for by time begins an overlap early.
+            let from = gap.from_time.saturating_add(wanted.overlap);
+            if gap.lost.is_none() && from < replayed_from {
                 gap.lost = Some(Loss::Stale);
             }
             add(&mut missing, gap, *slots);

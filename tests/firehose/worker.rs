@@ -280,7 +280,8 @@ impl Stopped {
         }
     }
 
-    async fn records(&self) -> BTreeMap<(String, String, String), (String, String)> {
+    /// CID and revision of each record, by DID, collection and record key.
+    pub async fn records(&self) -> BTreeMap<(String, String, String), (String, String)> {
         let mut held = BTreeMap::new();
         let mut query = RecordsQuery {
             limit: 10_000,

@@ -106,6 +106,11 @@ impl Penstock {
         text.lines().map(parse).collect()
     }
 
+    /// What the running daemon says of its ledger; null while it does not answer.
+    pub async fn gaps_now(&self) -> Value {
+        self.xrpc().path("/admin/gaps").await
+    }
+
     /// What `penstock gaps` says, whether something is missing or not; null where it can't be asked.
     pub async fn gaps(&self) -> Value {
         let output = self.command(&["gaps", "--json"]).output().await;

@@ -99,6 +99,15 @@ impl Xrpc {
             .unwrap_or_else(|refusal| panic!("{} {nsid} {params:?}: {refusal:?}", self.base))
     }
 
+    /// What another path answers; null where nobody does.
+    pub async fn path(&self, path: &str) -> Value {
+        let answer = self.http.get(format!("{}{path}", self.base)).send().await;
+        match answer {
+            Ok(answer) => answer.json().await.unwrap_or_default(),
+            Err(_) => Value::Null,
+        }
+    }
+
     /// All records of a collection in the order of the pages.
     pub async fn list_records(&self, repo: &str, collection: &str, reverse: bool) -> Vec<Value> {
         let mut records = Vec::new();

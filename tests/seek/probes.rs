@@ -6,9 +6,7 @@ use penstock::backfill::seek::{Found, SeekOptions, seek};
 use penstock::relay::{Notice, ProbeLimits};
 use penstock_loadtest::{Refusal, RelayServer};
 
-use crate::{
-    assert_good, hours_ago, limits, lively, number_at, prober, prober_with, seek_at, three_days,
-};
+use crate::{assert_good, hours_ago, limits, lively, prober, prober_with, seek_at, three_days};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_time_is_found_in_a_few_connections() {

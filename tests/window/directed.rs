@@ -11,10 +11,10 @@ use penstock_loadtest::{
 use crate::logs;
 use crate::worker::{Stopped, Worker};
 
-const DAY: u64 = 86_400_000_000;
+pub const DAY: u64 = 86_400_000_000;
 
 /// Two days of history.
-fn spec(seed: u64) -> WorldSpec {
+pub fn spec(seed: u64) -> WorldSpec {
     WorldSpec {
         seed,
         repos: 60,
@@ -26,7 +26,7 @@ fn spec(seed: u64) -> WorldSpec {
     }
 }
 
-fn manual(published: usize) -> RelayOptions {
+pub fn manual(published: usize) -> RelayOptions {
     RelayOptions {
         pace: Pace::Manual,
         published,
@@ -35,7 +35,7 @@ fn manual(published: usize) -> RelayOptions {
 }
 
 /// The settings of a worker with a window.
-fn window(days: &'static str) -> Vec<&'static str> {
+pub fn window(days: &'static str) -> Vec<&'static str> {
     let mut set = vec!["relay.start=head", "backfill.reread=200ms"];
     set.push(match days {
         "0" => "backfill.days=0",
@@ -49,7 +49,7 @@ fn window(days: &'static str) -> Vec<&'static str> {
     set
 }
 
-async fn missing(stopped: &Stopped, worker_config: &penstock::config::Config) -> Vec<Gap> {
+pub async fn missing(stopped: &Stopped, worker_config: &penstock::config::Config) -> Vec<Gap> {
     let wanted = Wanted::configured(worker_config, SlotSet::ALL, now_micros());
     ledger::gaps(&stopped.facts().await, &wanted)
 }
@@ -319,7 +319,7 @@ async fn an_outage_is_filled_from_the_relay_or_said_to_be_lost() {
 }
 
 /// The same events, under other numbers.
-fn renumbered(seed: u64, first_seq: u64, end: u64) -> World {
+pub fn renumbered(seed: u64, first_seq: u64, end: u64) -> World {
     World::generate(&WorldSpec {
         first_seq,
         end: Some(end),
@@ -464,8 +464,12 @@ async fn a_relay_that_counts_anew_is_followed_and_what_it_forgot_is_said() {
 
 /// The time of the entry at an index.
 fn seq_time(world: &World, at: usize) -> u64 {
+    time_of(world, at).unwrap()
+}
+
+/// The time of the entry at an index, if it can be read.
+pub fn time_of(world: &World, at: usize) -> Option<u64> {
     let payload = world.log.payloads(at).unwrap().concat();
     let time = penstock::decode::peek(&payload).time;
     time.and_then(penstock::decode::time::parse_datetime)
-        .unwrap()
 }

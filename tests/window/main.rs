@@ -3,6 +3,7 @@
 //! `PENSTOCK_TEST_SEED` chooses one random history, `PENSTOCK_TEST_SCALE` multiplies how many there are.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod deceived;
 mod directed;
 mod history;
 #[path = "../installed/mod.rs"]

@@ -124,6 +124,11 @@ fn what_was_read_in_vain_is_asked_for_in_other_ways_and_then_given_up() {
 fn numbers_that_were_never_used_are_no_loss() {
     let mut relay = Relay::of((1..=100).chain(201..=300));
     assert_eq!(relay.look(&hundred(), 0), Verdict::Hole);
+    // So much time is no hole: frames were lost.
+    let mut relay = Relay::of((1..=100).chain(5_000..=5_300));
+    let lost = gap(Some(100), Some(4_999));
+    assert_eq!(relay.look(&lost, 0), from(100, true));
+    assert_eq!(relay.look(&lost, 3), Verdict::Skipped);
     // One of them exists: then it is no hole, whatever comes behind the frame before.
     let mut relay = Relay::of((1..=100).chain(160..=300));
     relay.serves = |_, cursor| match cursor {
@@ -215,9 +220,14 @@ fn where_nothing_comes_nothing_is_said() {
 fn numbers_of_another_time_are_not_read() {
     let mut relay = Relay::of(1..=300);
     relay.later = 7 * 3_600 * SECOND;
-    assert!(matches!(relay.look(&hundred(), 0), Verdict::Later(_)));
+    assert_eq!(relay.look(&hundred(), 0), Verdict::CountsAnew);
     relay.later = 60 * SECOND;
     assert_eq!(relay.look(&hundred(), 0), from(100, true));
+    // In lower numbers.
+    let mut relay = Relay::of(1..=50);
+    relay.serves = |_, _| 0;
+    relay.later = 3_600 * SECOND;
+    assert!(matches!(relay.look(&hundred(), 0), Verdict::Later(_)));
 }
 
 #[test]

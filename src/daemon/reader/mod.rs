@@ -42,6 +42,8 @@ const SAMPLE: u64 = 16;
 /// A stream that begins at the head although older frames are missed goes back to them if nothing new comes for so long:
 /// there is nothing that they could hold up.
 const QUIET_HEAD: Duration = Duration::from_secs(10);
+/// How often what a pass has routed is looked at until it is durable.
+const DRAIN: Duration = Duration::from_millis(20);
 /// Breaks at one cursor after which the frame behind it is passed.
 const STRIKES: u32 = 3;
 
@@ -65,6 +67,8 @@ pub(crate) struct ReaderParts {
     pub clock_ahead: Duration,
     /// Is told when a new span began: there may be a gap before it.
     pub changed: Arc<Notify>,
+    /// A relay and a generation that its numbers are no longer of, if that was found out elsewhere.
+    pub counts_anew: watch::Receiver<Option<(String, u32)>>,
 }
 
 /// Reads one stream.
@@ -82,6 +86,8 @@ pub(crate) struct Reader {
     /// How often each relay said that our cursor is ahead of it, since its stream went on.
     future_cursors: HashMap<String, u32>,
     times: Times,
+    /// The time of the last frame that was not believed yet.
+    unproven: Option<u64>,
     metrics: StreamMetrics,
     /// Reads the messages that are for the reader: errors and information.
     decoder: Decoder,
@@ -154,6 +160,7 @@ impl Reader {
             current: None,
             future_cursors: HashMap::new(),
             times: Times::default(),
+            unproven: None,
             metrics,
             decoder: Decoder::new(decode::DecodeOptions::default()),
             frames: 0,
@@ -175,7 +182,11 @@ impl Reader {
             if let Err(end) = self.connect(&shutdown).await {
                 break end;
             }
-            match self.read(&shutdown).await {
+            let mut stop = self.read(&shutdown).await;
+            if let Stop::Passed = stop {
+                stop = self.drain(&shutdown).await;
+            }
+            match stop {
                 Stop::Lost(lost) => self.lost(lost).await,
                 Stop::Shutdown => break End::Shutdown,
                 Stop::Pause(pause) => self.pause(pause, &shutdown).await?,
@@ -228,8 +239,9 @@ impl Reader {
             () = shutdown.cancelled() => return Err(End::Shutdown),
             Ok(why) = given_up => return Err(End::Failed(why)),
         };
-        if let Some(held_back) = repeated("connected", &connected.relay.host()) {
-            tracing::info!(relay = %connected.relay, cursor = connected.cursor, held_back, "connected");
+        let stream = parts.stream.as_str();
+        if let Some(held_back) = repeated(stream, &connected.relay.host()) {
+            tracing::info!(stream, relay = %connected.relay, cursor = connected.cursor, held_back, "connected");
         }
         self.parts.status.connected(&connected.relay.host());
         self.metrics.connected(&connected.relay.host(), true);
@@ -257,8 +269,8 @@ impl Reader {
                 return stop;
             }
             if self.frames.is_multiple_of(TURN) {
-                if let Some(passing) = &mut self.passing {
-                    passing.learn();
+                if let Err(stop) = self.learn().await {
+                    return stop;
                 }
                 if let Some(stop) = self.must_stop(shutdown) {
                     return stop;
@@ -273,9 +285,7 @@ impl Reader {
         if let Some(stop) = self.must_stop(shutdown) {
             return Err(stop);
         }
-        if let Some(passing) = &mut self.passing {
-            passing.learn();
-        }
+        self.learn().await?;
         if self.pass_is_over() {
             return Err(Stop::Passed);
         }
@@ -298,6 +308,32 @@ impl Reader {
             () = shutdown.cancelled() => Err(Stop::Shutdown),
             () = self.parts.faults.wait() => Ok(None),
             () = pass::news(self.passing.as_mut()) => Ok(None),
+        }
+    }
+
+    /// Learns what others have found out.
+    async fn learn(&mut self) -> Result<(), Stop> {
+        if let Some(passing) = &mut self.passing {
+            passing.learn();
+        }
+        match self.parts.counts_anew.has_changed() {
+            Ok(true) => self.count_anew().await,
+            // Nobody finds out anything here.
+            Ok(false) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Waits until all that a pass has routed is durable. Frames that fail meanwhile pause it like others.
+    async fn drain(&mut self, shutdown: &CancellationToken) -> Stop {
+        self.flush().await;
+        loop {
+            if let Some(stop) = self.must_stop(shutdown) {
+                return stop;
+            }
+            if self.progress.settled() {
+                return Stop::Passed;
+            }
+            tokio::time::sleep(DRAIN).await;
         }
     }
 
@@ -343,7 +379,7 @@ impl Reader {
         }
         let step = self.judge(frame, &peek);
         self.follow(step).await?;
-        self.keep_to_the_pass(shutdown).await?;
+        self.keep_to_the_pass(step, shutdown).await?;
         let Some(current) = self.current.as_ref() else {
             return Ok(());
         };
@@ -374,15 +410,27 @@ impl Reader {
     /// Judges how a frame goes on from the one before.
     fn judge(&mut self, frame: &[u8], peek: &Peek<'_>) -> Step {
         let time = self.sample(peek);
+        let own_time = || peek.time.and_then(decode::time::parse_datetime);
         let (decoder, clock) = (&mut self.decoder, &self.parts.clock);
         let sound = || {
             let event = decoder.decode(frame, clock.now_micros());
             event.is_ok_and(|event| !matches!(event, Event::Info(_) | Event::Error { .. }))
         };
-        match self.current.as_mut() {
+        let step = match self.current.as_mut() {
             Some(current) => current.continuity.judge(peek.seq, time, sound),
             None => Step::Unproven,
+        };
+        match step {
+            Step::Unproven => self.unproven = own_time(),
+            Step::Starts { .. } | Step::Jump { .. } | Step::Restarted { .. } => {
+                // What is behind numbers that were skipped may be of another time than what was before.
+                let times = [self.unproven.take(), own_time()];
+                self.times
+                    .begin_anew(times.into_iter().flatten(), clock.now_micros());
+            }
+            Step::Follows | Step::Again => {}
         }
+        step
     }
 
     /// Notes up to where the stream was routed.

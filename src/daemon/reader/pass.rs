@@ -6,9 +6,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::super::times::Times;
 use super::{End, Reader, Stop};
 use crate::backfill::plan::Scope;
 use crate::ledger::Resume;
+use crate::ledger::continuity::Step;
 use crate::pipeline::Point;
 use crate::relay::{FailedAttempt, Lost};
 
@@ -19,6 +21,8 @@ const PATIENCE: u32 = 5;
 const QUIET: Duration = Duration::from_secs(5);
 /// A pass that has an end is given up then.
 const STALLED: Duration = Duration::from_secs(60);
+/// Frames of so short ago are of the relay's head (microseconds).
+const AT_THE_HEAD: u64 = 60_000_000;
 /// A pace is not made up for when it was missed for longer than this.
 const CATCH_UP: Duration = Duration::from_secs(1);
 
@@ -65,8 +69,13 @@ impl From<Pass> for Passing {
 }
 
 impl Passing {
-    fn is_over(&self, routed: Point) -> bool {
-        routed.seq >= self.scope.end() || (self.is_open() && routed.time > self.pass.until)
+    /// Whether all was routed that it is for; `times` are those of what comes, `now` is the time (microseconds).
+    fn is_over(&self, routed: Point, times: &Times, now: impl FnOnce() -> u64) -> bool {
+        if routed.seq >= self.scope.end() || (self.is_open() && routed.time > self.pass.until) {
+            return true;
+        }
+        // It has come to the head, which has not come to these numbers, nor will it.
+        times.reached() > self.pass.until && times.reached() + AT_THE_HEAD > now()
     }
 
     /// Whether some slots miss all up to now.
@@ -152,6 +161,7 @@ impl Reader {
     /// Takes from now on what is wanted of the frame that was just judged, in a span of its own, and no faster than the pace.
     pub(super) async fn keep_to_the_pass(
         &mut self,
+        step: Step,
         shutdown: &CancellationToken,
     ) -> Result<(), Stop> {
         let Some(passing) = &mut self.passing else {
@@ -166,15 +176,22 @@ impl Reader {
         if at > passing.scope.end() {
             return Err(Stop::Passed);
         }
-        let wanted = passing.scope.slots_at(at.max(passing.pass.start.seq + 1));
+        let behind = at.max(passing.pass.start.seq);
+        let wanted = match step {
+            // Whether it is the first behind numbers that were skipped shows only later: nobody ahead may lack it then.
+            Step::Unproven => passing.scope.slots_behind(behind),
+            _ => passing.scope.slots_at(at.max(passing.pass.start.seq + 1)),
+        };
         if let Some(pause) = pause {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = shutdown.cancelled() => return Err(Stop::Shutdown),
             }
         }
-        if wanted != self.parts.slots {
-            self.change_slots(wanted).await;
+        match step {
+            Step::Unproven => self.parts.router.set_slots(wanted.union(self.parts.slots)),
+            _ if wanted != self.parts.slots => self.change_slots(wanted).await,
+            _ => self.parts.router.set_slots(wanted),
         }
         Ok(())
     }
@@ -192,7 +209,9 @@ impl Reader {
 
     /// Whether all that the pass is for was routed.
     pub(super) fn pass_is_over(&self) -> bool {
-        let over = |passing: &super::Passing| passing.is_over(self.parts.router.routed());
+        let routed = self.parts.router.routed();
+        let now = || self.parts.clock.now_micros();
+        let over = |passing: &super::Passing| passing.is_over(routed, &self.times, now);
         self.passing.as_ref().is_some_and(over)
     }
 

@@ -175,6 +175,22 @@ impl Reader {
         Ok(())
     }
 
+    /// The relay is known to count anew although its numbers seem to go on: what comes from here on is of a new generation.
+    pub(super) async fn count_anew(&mut self) -> Result<(), Stop> {
+        let known = self.parts.counts_anew.borrow_and_update().clone();
+        let is_current = |current: &&Current| {
+            known == Some((current.relay.clone(), current.generation))
+                && !current.continuity.resuming()
+        };
+        match self.current.as_ref().filter(is_current) {
+            Some(current) => {
+                let from = current.continuity.routed();
+                self.follow(Step::Restarted { from }).await
+            }
+            None => Ok(()),
+        }
+    }
+
     fn jumped(&mut self, from: u64, to: u64) {
         if std::mem::take(&mut self.head_start) {
             return;

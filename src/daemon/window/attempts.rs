@@ -12,6 +12,40 @@ const FIRST_WAIT: Duration = Duration::from_secs(2);
 /// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
+/// Failures in a row after which a relay counts as away.
+const AWAY: u32 = 2;
+
+/// Which relays can't be asked: meanwhile the others are.
+#[derive(Debug, Default)]
+pub(super) struct Away(HashMap<String, (u32, Instant)>);
+
+impl Away {
+    /// It could not be asked, or had no answer.
+    pub fn failed(&mut self, relay: &str) {
+        let until = Instant::now() + LONGEST_WAIT;
+        let failed = self.0.entry(relay.to_owned()).or_insert((0, until));
+        *failed = (failed.0 + 1, until);
+    }
+
+    /// It answered.
+    pub fn answered(&mut self, relay: &str) {
+        self.0.remove(relay);
+    }
+
+    /// Those that are not away; all of them if all are.
+    pub fn there(&self, relays: Vec<String>) -> Vec<String> {
+        let now = Instant::now();
+        let is_away = |relay: &String| {
+            let failed = self.0.get(relay);
+            failed.is_some_and(|(count, until)| *count >= AWAY && *until > now)
+        };
+        match relays.iter().all(is_away) {
+            true => relays,
+            false => relays.into_iter().filter(|relay| !is_away(relay)).collect(),
+        }
+    }
+}
+
 /// A gap, but for what of it changes by itself.
 type Key = (String, u32, Option<u64>, Option<u64>);
 
@@ -19,6 +53,8 @@ type Key = (String, u32, Option<u64>, Option<u64>);
 struct Attempt {
     /// Readings that left it as it was.
     vain: u32,
+    /// Readings that the relay broke off with nothing read.
+    broken: u32,
     /// Failures since the last reading.
     failures: u32,
     not_before: Option<Instant>,
@@ -29,9 +65,10 @@ struct Attempt {
 pub(super) struct Attempts(HashMap<Key, Attempt>);
 
 impl Attempts {
-    /// How often it was read in vain.
+    /// How often it was read in vain; what broke off counts half, for the relay may only have been away.
     pub fn of(&self, gap: &Gap) -> u32 {
-        self.0.get(&key(gap)).map_or(0, |attempt| attempt.vain)
+        let attempt = self.0.get(&key(gap));
+        attempt.map_or(0, |attempt| attempt.vain + attempt.broken / 2)
     }
 
     /// Whether it may be asked for now.
@@ -62,6 +99,12 @@ impl Attempts {
         let wait = FIRST_WAIT.saturating_mul(1 << attempt.failures.min(16));
         attempt.failures += 1;
         attempt.not_before = Some(Instant::now() + wait.min(LONGEST_WAIT));
+    }
+
+    /// Its reading broke off, although the relay could be asked for it. What was read of it meanwhile makes another gap of it.
+    pub fn broke_off(&mut self, gap: &Gap) {
+        self.0.entry(key(gap)).or_default().broken += 1;
+        self.failed(gap);
     }
 
     /// It was read. Whether that was in vain shows when it is asked for again.

@@ -10,7 +10,7 @@ mod progress;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::merging::merge_ended;
@@ -25,11 +25,13 @@ use crate::relay::{ProbeLimits, Prober, RelayOptions, RelayUrl};
 use crate::slot::SlotSet;
 use crate::store::{Fact, FactKind, Store, StoreError};
 use crate::telemetry::repeated;
-use attempts::Attempts;
+use attempts::{Attempts, Away};
 use progress::Shown;
 
 /// How long after the live stream has begun a new span its fact is in the ledger.
 const FACT_DELAY: Duration = Duration::from_millis(1_500);
+/// How long a relay is waited for where there are others.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a store that does not answer is asked again.
 const STORE_CHECK: Duration = Duration::from_secs(1);
 
@@ -44,6 +46,8 @@ pub(super) struct WindowParts {
     pub faults: Arc<Faults>,
     /// Is told when the live stream began a new span: there may be a gap before it.
     pub changed: Arc<Notify>,
+    /// Tells the live stream that a relay's numbers are no longer those of a generation.
+    pub counts_anew: watch::Sender<Option<(String, u32)>>,
 }
 
 /// What a pass that was stopped has not saved yet.
@@ -56,6 +60,7 @@ pub(super) struct Unsaved {
 pub(super) struct Window {
     parts: WindowParts,
     attempts: Attempts,
+    away: Away,
     shown: Shown,
 }
 
@@ -64,6 +69,7 @@ impl Window {
         Self {
             parts,
             attempts: Attempts::default(),
+            away: Away::default(),
             shown: Shown::default(),
         }
     }
@@ -90,7 +96,11 @@ impl Window {
 
     fn wanted(&self) -> Wanted {
         let now = self.parts.clock.now_micros();
-        Wanted::configured(&self.parts.config, SlotSet::ALL, now)
+        let wanted = Wanted::configured(&self.parts.config, SlotSet::ALL, now);
+        Wanted {
+            relays: self.away.there(wanted.relays),
+            ..wanted
+        }
     }
 
     /// Every fact; waits for a store that does not answer now. `None` at the shutdown.
@@ -158,6 +168,10 @@ impl Window {
             return Ok(None);
         };
         match verdict {
+            Verdict::Later(_) => self.away.failed(&gap.relay),
+            _ => self.away.answered(&gap.relay),
+        }
+        match verdict {
             Verdict::Read(start) => self.read(task, url, start, shutdown).await,
             Verdict::Hole => {
                 let to_seq = gap.to_seq.unwrap_or_default();
@@ -193,6 +207,13 @@ impl Window {
                     .await?;
                 Ok(None)
             }
+            Verdict::CountsAnew => {
+                self.attempts.failed(gap);
+                self.parts
+                    .counts_anew
+                    .send_replace(Some((gap.relay.clone(), gap.generation)));
+                Ok(None)
+            }
             Verdict::Later(why) => {
                 self.attempts.failed(gap);
                 if let Some(held_back) = repeated("replay_later", why) {
@@ -210,7 +231,11 @@ impl Window {
         url: &RelayUrl,
         shutdown: &CancellationToken,
     ) -> Option<Verdict> {
-        let limits = ProbeLimits::default();
+        let mut limits = ProbeLimits::default();
+        if self.parts.relay.urls.len() > 1 {
+            // Another one may have it.
+            limits.patience = limits.patience.min(PATIENCE);
+        }
         let mut prober = Prober::new(self.parts.relay.clone(), url.clone(), limits);
         let looked = look(&mut prober, gap, self.attempts.of(gap));
         match shutdown.run_until_cancelled(looked).await? {
@@ -220,6 +245,7 @@ impl Window {
             }
             Err(error) => {
                 self.attempts.failed(gap);
+                self.away.failed(&gap.relay);
                 if let Some(held_back) = repeated("replay_probe", error.reason.as_str()) {
                     tracing::warn!(%error, held_back, "a gap can't be asked for now");
                 }
@@ -265,7 +291,9 @@ impl Window {
         Fact {
             relay: gap.relay.clone(),
             generation: gap.generation,
-            run: self.parts.clock.now_micros() & !0xff,
+            // Rows of different slots that begin alike are different rows.
+            run: self.parts.clock.now_micros() & !0xff
+                | u64::from(gap.slots.iter().next().unwrap_or_default()),
             from_seq: gap.from_seq.unwrap_or_default(),
             to_seq,
             from_time: gap.from_time,

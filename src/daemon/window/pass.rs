@@ -71,9 +71,11 @@ impl Window {
             return Ok(Some(unsaved));
         }
         match &end {
+            // What was read may be gone: it is read again.
+            _ if unsaved.recorder.is_doubtful(&unsaved.progress) => {}
             End::Failed(why) => {
                 tracing::warn!(relay = %task.first.relay, why, "a replay broke off");
-                self.attempts.failed(&task.first);
+                self.attempts.broke_off(&task.first);
             }
             _ => self.attempts.read(&task.first),
         }
@@ -110,6 +112,7 @@ impl Window {
             resume_within: config.relay.resume_within,
             clock_ahead: config.faults.clock_ahead,
             changed: Arc::default(),
+            counts_anew: watch::channel(None).1,
         })
     }
 

@@ -47,6 +47,7 @@ impl Shown {
             time: start.time,
         };
         let now = Instant::now();
+        names::WINDOW_TIME.with([]).set(seconds(start.time));
         tracing::info!(
             relay = %task.first.relay,
             from_seq = start.seq,

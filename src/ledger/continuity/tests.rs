@@ -214,6 +214,18 @@ fn a_sparse_relay_is_known_as_one() {
         .count();
     assert_eq!(jumps as u64, SPARSE_STEPS);
     assert!(continuity.sparse());
+    // A jump to live is told all the same.
+    let steps = follow(&mut continuity, &[2_050, 2_051, 9_000, 9_001]);
+    let jump = Step::Jump {
+        from: 2_051,
+        to: 8_999,
+    };
+    assert!(steps.contains(&jump), "{steps:?}");
+    assert!(
+        !steps
+            .iter()
+            .any(|step| matches!(step, Step::Jump { to: 2_049, .. }))
+    );
 }
 
 /// What a relay sends next.
