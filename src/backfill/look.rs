@@ -14,8 +14,8 @@ const TOLERANCE: u64 = 3 * 3_600_000_000;
 
 /// Numbers that were never used take no longer than this (microseconds); where frames are rare, than the span of those behind.
 const HOLE: u64 = 60_000_000;
-/// How many frames tell how rare they are.
-const RARE: usize = 5;
+/// Where frames are further apart (microseconds), or fewer came, time tells nothing of what may lie between two of them.
+const RARE: (u64, usize) = (10_000_000, 5);
 
 /// By how many times the span of a probe's frames the ledger's time may lag.
 const MEDIAN_LAG: u64 = 8;
@@ -42,7 +42,11 @@ pub enum Verdict {
     Later(&'static str),
 }
 
-/// Asks for a gap for the `attempt`th time (from 0) since it has shrunk.
+/// A number and the time of its frame (microseconds).
+pub type Place = (u64, u64);
+
+/// Asks for a gap for the `attempt`th time (from 0) since it has shrunk. Another place of the ledger is the witness if the
+/// numbers seem to be others than they were.
 ///
 /// # Errors
 /// If the relay can't be asked.
@@ -50,9 +54,10 @@ pub async fn look(
     probes: &mut impl Probes,
     gap: &Gap,
     attempt: u32,
+    witness: Option<Place>,
 ) -> Result<Verdict, ProbeError> {
     match gap.from_seq {
-        Some(from) => behind(probes, gap, from, attempt).await,
+        Some(from) => behind(probes, gap, from, attempt, witness).await,
         None if gap.from_time == 0 => oldest(probes, gap).await,
         None => since(probes, gap).await,
     }
@@ -116,6 +121,7 @@ async fn behind(
     gap: &Gap,
     from: u64,
     attempt: u32,
+    witness: Option<Place>,
 ) -> Result<Verdict, ProbeError> {
     let probe = probes.probe(Some(from.saturating_sub(1))).await?;
     let Some(first) = probe.first() else {
@@ -132,8 +138,19 @@ async fn behind(
         // It starts at its oldest, whatever is asked for: the gap comes once all before it was read.
         return Ok(read(gap, from, false));
     }
-    if is_of_another_time(&probe, gap, from) {
-        return Ok(Verdict::CountsAnew);
+    if is_of_another_time(&probe, from, gap.from_time) {
+        // The time of one place may have been noted wrongly, that of two was not.
+        let anew = match witness {
+            Some((seq, time)) => {
+                let other = probes.probe(Some(seq.saturating_sub(1))).await?;
+                is_of_another_time(&other, seq, time)
+            }
+            None => false,
+        };
+        return Ok(match anew {
+            true => Verdict::CountsAnew,
+            false => Verdict::Later("the frame before it is of another time than the ledger says"),
+        });
     }
     let behind = probe.samples.iter().find(|sample| sample.seq > from);
     let anchored = probe.samples.iter().any(|sample| sample.seq == from);
@@ -212,9 +229,11 @@ fn nothing_came(probe: &Probe) -> Verdict {
 }
 
 /// Whether so much time lies between the frame behind which the gap begins and those of a probe, which are behind it, that frames
-/// are missing, not numbers. Where few frames are known it can't be told.
+/// are missing, not numbers. Where frames are rare it can't be told.
 fn skips_time(probe: &Probe, gap: &Gap) -> bool {
-    probe.samples.len() >= RARE && is_newer(probe, gap)
+    let count = probe.samples.len();
+    let steps = u64::try_from(count).unwrap_or(u64::MAX).saturating_sub(1);
+    count >= RARE.1 && span(probe) <= RARE.0 * steps && is_newer(probe, gap)
 }
 
 /// Whether the frames of a probe are clearly newer than the one behind which a gap begins.
@@ -228,18 +247,22 @@ fn is_newer(probe: &Probe, gap: &Gap) -> bool {
 
 /// How far the ledger's time may lag, which is a running median: where frames are rare, by as much as a few of them are apart.
 fn lag(probe: &Probe) -> u64 {
-    let times = || probe.samples.iter().filter_map(|sample| sample.time);
-    let span = times().max().unwrap_or_default() - times().min().unwrap_or_default();
-    span.saturating_mul(MEDIAN_LAG)
+    span(probe).saturating_mul(MEDIAN_LAG)
 }
 
-/// Whether the frame behind which the gap begins has another time than the ledger says: it is of another sequence.
-fn is_of_another_time(probe: &Probe, gap: &Gap, from: u64) -> bool {
-    let own = probe.samples.iter().find(|sample| sample.seq == from);
+/// How far apart the times of a probe's frames are.
+fn span(probe: &Probe) -> u64 {
+    let times = || probe.samples.iter().filter_map(|sample| sample.time);
+    times().max().unwrap_or_default() - times().min().unwrap_or_default()
+}
+
+/// Whether a frame has another time than the ledger says.
+fn is_of_another_time(probe: &Probe, seq: u64, known: u64) -> bool {
+    let own = probe.samples.iter().find(|sample| sample.seq == seq);
     let own = own.and_then(|sample| sample.time);
     let tolerance = TOLERANCE.saturating_add(lag(probe));
-    let far = |time: u64| time.abs_diff(gap.from_time) > tolerance;
-    gap.from_time > 0 && own.is_some_and(far) && probe.time.is_some_and(far)
+    let far = |time: u64| time.abs_diff(known) > tolerance;
+    known > 0 && own.is_some_and(far) && probe.time.is_some_and(far)
 }
 
 #[cfg(test)]

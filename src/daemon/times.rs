@@ -74,6 +74,11 @@ impl Times {
         self.newest
     }
 
+    /// Whether enough frames came together that a few that lie do not move it.
+    pub fn is_sure(&self) -> bool {
+        !self.sparse && self.came.1 >= LEDGER_SAMPLES
+    }
+
     /// Whether frames are so rare that each one counts, as in the past of a small host.
     pub fn sparse(&self) -> bool {
         self.sparse

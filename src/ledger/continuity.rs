@@ -314,10 +314,11 @@ impl Continuity {
             self.steps = (self.steps.0 + 1, self.steps.1 + step);
         }
         // Behind an anchor, a sparse relay's steps are its own way of counting.
-        if self.is_usual(step) && !resumed {
-            return self.follow(seq);
-        }
+        let usual = self.is_usual(step) && !resumed;
         self.go_on(first, seq);
+        if usual {
+            return Step::Follows;
+        }
         Step::Jump {
             from,
             to: first.seq.saturating_sub(1),

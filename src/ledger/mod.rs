@@ -59,6 +59,26 @@ pub fn resume(facts: &[Fact], relay: &str, slots: SlotSet, since: u64) -> Option
     })
 }
 
+/// A number of the stream of a gap, and its time (microseconds), other than where the gap begins: one that is well before it, if
+/// there is any.
+pub fn another_place(facts: &[Fact], gap: &Gap) -> Option<(u64, u64)> {
+    const WELL_BEFORE: u64 = 1_000;
+    let from = gap.from_seq?;
+    let of_stream = |fact: &&Fact| {
+        fact.kind.is_held() && (&fact.relay, fact.generation) == (&gap.relay, gap.generation)
+    };
+    let ends = |fact: &Fact| {
+        [
+            (fact.from_seq + 1, fact.from_time),
+            (fact.to_seq, fact.to_time),
+        ]
+    };
+    let places = || facts.iter().filter(of_stream).flat_map(ends);
+    let before = places().filter(|(seq, time)| *seq < from && *time > 0);
+    let well_before = before.clone().filter(|(seq, _)| seq + WELL_BEFORE <= from);
+    well_before.max().or_else(|| before.min())
+}
+
 /// The newest generation that anything is known of.
 pub fn newest_generation(facts: &[Fact], relay: &str) -> Option<u32> {
     facts

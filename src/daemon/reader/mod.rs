@@ -379,7 +379,7 @@ impl Reader {
         }
         let step = self.judge(frame, &peek);
         self.follow(step).await?;
-        self.keep_to_the_pass(step, shutdown).await?;
+        self.keep_to_the_pass(peek.seq, shutdown).await?;
         let Some(current) = self.current.as_ref() else {
             return Ok(());
         };
@@ -424,7 +424,9 @@ impl Reader {
             Step::Unproven => self.unproven = own_time(),
             Step::Starts { .. } | Step::Jump { .. } | Step::Restarted { .. } => {
                 // What is behind numbers that were skipped may be of another time than what was before.
-                let times = [self.unproven.take(), own_time()];
+                let routed = self.current.as_ref().map(|here| here.continuity.routed());
+                let own = own_time().filter(|_| peek.seq <= routed);
+                let times = [self.unproven.take(), own];
                 self.times
                     .begin_anew(times.into_iter().flatten(), clock.now_micros());
             }

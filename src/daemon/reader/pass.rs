@@ -10,9 +10,9 @@ use super::super::times::Times;
 use super::{End, Reader, Stop};
 use crate::backfill::plan::Scope;
 use crate::ledger::Resume;
-use crate::ledger::continuity::Step;
 use crate::pipeline::Point;
 use crate::relay::{FailedAttempt, Lost};
+use crate::slot::SlotSet;
 
 /// Losses of the connection, and failures to connect, with nothing read between them, after which a pass is given up.
 const PATIENCE: u32 = 5;
@@ -75,7 +75,8 @@ impl Passing {
             return true;
         }
         // It has come to the head, which has not come to these numbers, nor will it.
-        times.reached() > self.pass.until && times.reached() + AT_THE_HEAD > now()
+        let reached = times.reached();
+        times.is_sure() && reached > self.pass.until && reached + AT_THE_HEAD > now()
     }
 
     /// Whether some slots miss all up to now.
@@ -161,7 +162,7 @@ impl Reader {
     /// Takes from now on what is wanted of the frame that was just judged, in a span of its own, and no faster than the pace.
     pub(super) async fn keep_to_the_pass(
         &mut self,
-        step: Step,
+        seq: Option<u64>,
         shutdown: &CancellationToken,
     ) -> Result<(), Stop> {
         let Some(passing) = &mut self.passing else {
@@ -173,14 +174,16 @@ impl Reader {
             return Ok(());
         };
         let at = current.continuity.routed();
-        if at > passing.scope.end() {
+        let (end, start) = (passing.scope.end(), passing.pass.start.seq);
+        if at > end {
+            self.come_to(end).await;
             return Err(Stop::Passed);
         }
-        let behind = at.max(passing.pass.start.seq);
-        let wanted = match step {
-            // Whether it is the first behind numbers that were skipped shows only later: nobody ahead may lack it then.
-            Step::Unproven => passing.scope.slots_behind(behind),
-            _ => passing.scope.slots_at(at.max(passing.pass.start.seq + 1)),
+        let wanted = passing.scope.slots_at(at.max(start + 1));
+        // Whether it is the first behind numbers that were skipped shows only later: nobody ahead may lack it then.
+        let ahead = match seq.is_none_or(|seq| seq > at) {
+            true => passing.scope.slots_behind(at.max(start)),
+            false => SlotSet::default(),
         };
         if let Some(pause) = pause {
             tokio::select! {
@@ -188,16 +191,29 @@ impl Reader {
                 () = shutdown.cancelled() => return Err(Stop::Shutdown),
             }
         }
-        match step {
-            Step::Unproven => self.parts.router.set_slots(wanted.union(self.parts.slots)),
-            _ if wanted != self.parts.slots => self.change_slots(wanted).await,
-            _ => self.parts.router.set_slots(wanted),
+        if wanted != self.parts.slots {
+            self.change_slots(wanted).await;
         }
+        self.parts.router.set_slots(wanted.union(ahead));
         Ok(())
     }
 
+    /// The stream has gone on beyond the end of the pass: what was routed is all up to there.
+    async fn come_to(&mut self, end: u64) {
+        let Some(passing) = &self.passing else { return };
+        let wanted = passing.scope.slots_at(end);
+        if self.parts.router.routed().seq >= end || wanted.is_empty() {
+            return;
+        }
+        if wanted != self.parts.slots {
+            self.change_slots(wanted).await;
+        }
+        let time = self.times.reached();
+        self.parts.router.advance(Point { seq: end, time });
+    }
+
     /// A chunk and a span are for the same slots: what is open goes first.
-    async fn change_slots(&mut self, wanted: crate::slot::SlotSet) {
+    async fn change_slots(&mut self, wanted: SlotSet) {
         self.flush().await;
         self.parts.slots = wanted;
         self.parts.router.set_slots(wanted);

@@ -9,6 +9,8 @@ use crate::ledger::Gap;
 
 /// The wait after the first failure; doubled with each one.
 const FIRST_WAIT: Duration = Duration::from_secs(2);
+/// The last of the ways in which a gap is asked for, from 0.
+const LAST_WAY: u32 = 2;
 /// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
@@ -25,6 +27,11 @@ impl Away {
         let until = Instant::now() + LONGEST_WAIT;
         let failed = self.0.entry(relay.to_owned()).or_insert((0, until));
         *failed = (failed.0 + 1, until);
+    }
+
+    /// It does not serve what it has.
+    pub fn leave(&mut self, relay: &str) {
+        (0..AWAY).for_each(|_| self.failed(relay));
     }
 
     /// It answered.
@@ -65,10 +72,14 @@ struct Attempt {
 pub(super) struct Attempts(HashMap<Key, Attempt>);
 
 impl Attempts {
-    /// How often it was read in vain; what broke off counts half, for the relay may only have been away.
+    /// How often it was read in vain. What broke off counts half, and never so much that it is given up for it: the relay may only
+    /// have been in trouble.
     pub fn of(&self, gap: &Gap) -> u32 {
         let attempt = self.0.get(&key(gap));
-        attempt.map_or(0, |attempt| attempt.vain + attempt.broken / 2)
+        attempt.map_or(0, |attempt| {
+            let with_broken = attempt.vain + attempt.broken / 2;
+            with_broken.min(LAST_WAY).max(attempt.vain)
+        })
     }
 
     /// Whether it may be asked for now.
@@ -102,9 +113,13 @@ impl Attempts {
     }
 
     /// Its reading broke off, although the relay could be asked for it. What was read of it meanwhile makes another gap of it.
-    pub fn broke_off(&mut self, gap: &Gap) {
-        self.0.entry(key(gap)).or_default().broken += 1;
+    /// Gives whether it was so often that another relay may do better.
+    pub fn broke_off(&mut self, gap: &Gap) -> bool {
+        let attempt = self.0.entry(key(gap)).or_default();
+        attempt.broken += 1;
+        let often = attempt.broken >= 2 * LAST_WAY;
         self.failed(gap);
+        often
     }
 
     /// It was read. Whether that was in vain shows when it is asked for again.

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::merging::merge_ended;
 use super::recorder::Recorder;
-use crate::backfill::look::{Verdict, look};
+use crate::backfill::look::{Place, Verdict, look};
 use crate::backfill::plan::{self, Task};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -164,7 +164,8 @@ impl Window {
             self.attempts.failed(gap);
             return Ok(None);
         };
-        let Some(verdict) = self.look(gap, &url, shutdown).await else {
+        let witness = ledger::another_place(facts, gap);
+        let Some(verdict) = self.look(gap, &url, witness, shutdown).await else {
             return Ok(None);
         };
         match verdict {
@@ -229,6 +230,7 @@ impl Window {
         &mut self,
         gap: &Gap,
         url: &RelayUrl,
+        witness: Option<Place>,
         shutdown: &CancellationToken,
     ) -> Option<Verdict> {
         let mut limits = ProbeLimits::default();
@@ -237,7 +239,7 @@ impl Window {
             limits.patience = limits.patience.min(PATIENCE);
         }
         let mut prober = Prober::new(self.parts.relay.clone(), url.clone(), limits);
-        let looked = look(&mut prober, gap, self.attempts.of(gap));
+        let looked = look(&mut prober, gap, self.attempts.of(gap), witness);
         match shutdown.run_until_cancelled(looked).await? {
             Ok(verdict) => {
                 tracing::debug!(?gap, ?verdict, "looked at a gap");

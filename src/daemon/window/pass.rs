@@ -16,7 +16,7 @@ use super::super::status::Status;
 use super::progress::Shown;
 use super::{Unsaved, Window};
 use crate::backfill::plan::{Scope, Task};
-use crate::ledger::{self, Resume};
+use crate::ledger::{self, Resume, Wanted};
 use crate::pipeline::{Progress, Stream};
 use crate::relay::{RelayUrl, Subscription};
 use crate::slot::SlotSet;
@@ -75,7 +75,9 @@ impl Window {
             _ if unsaved.recorder.is_doubtful(&unsaved.progress) => {}
             End::Failed(why) => {
                 tracing::warn!(relay = %task.first.relay, why, "a replay broke off");
-                self.attempts.broke_off(&task.first);
+                if self.attempts.broke_off(&task.first) {
+                    self.away.leave(&task.first.relay);
+                }
             }
             _ => self.attempts.read(&task.first),
         }
@@ -139,6 +141,8 @@ impl Window {
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
             timer.reset();
         }
+        // Whoever comes and goes meanwhile, this relay is read to the end.
+        let relays = self.wanted().relays;
         let (store, changed) = (self.parts.store.clone(), self.parts.changed.clone());
         let mut new_span = pin!(super::new_span(&changed, &*store));
         loop {
@@ -164,7 +168,8 @@ impl Window {
                     if let Ok(mut facts) = self.parts.store.facts().await {
                         // What this pass has read has no end yet where it goes on up to now.
                         facts.retain(|fact| fact.kind != FactKind::Replay || fact.run < begun);
-                        let gaps = ledger::gaps(&facts, &self.wanted());
+                        let wanted = Wanted { relays: relays.clone(), ..self.wanted() };
+                        let gaps = ledger::gaps(&facts, &wanted);
                         scopes.send_replace(task.scope(&gaps, start.seq));
                     }
                 }

@@ -214,10 +214,11 @@ fn a_sparse_relay_is_known_as_one() {
         .count();
     assert_eq!(jumps as u64, SPARSE_STEPS);
     assert!(continuity.sparse());
-    // A jump to live is told all the same.
-    let steps = follow(&mut continuity, &[2_050, 2_051, 9_000, 9_001]);
+    // A jump to live is told all the same, also right behind a step.
+    let mut after = |numbers: &[u64]| follow(&mut continuity, numbers);
+    let steps = after(&[2_040, 2_050, 2_060, 9_000, 9_001, 9_002, 9_010, 9_011]);
     let jump = Step::Jump {
-        from: 2_051,
+        from: 2_060,
         to: 8_999,
     };
     assert!(steps.contains(&jump), "{steps:?}");
