@@ -1,11 +1,13 @@
 //! The reader of a stream: from the relay's socket to the lanes, over disconnects, jumps, poison and pauses.
 //!
 //! The live stream is read for ever; its past in passes, each for what some slots miss. Here is the way of a frame; where streams
-//! go on is in `position`, when nothing is read in `pause`, and how far a pass goes in `pass`.
+//! go on is in `position`, when nothing is read in `pause`, how far a pass goes in `pass`, and what goes wrong with a connection in
+//! `trouble`.
 
 mod pass;
 mod pause;
 mod position;
+mod trouble;
 
 pub(crate) use pass::{Pace, Pass};
 
@@ -44,8 +46,6 @@ const SAMPLE: u64 = 16;
 const QUIET_HEAD: Duration = Duration::from_secs(10);
 /// How often what a pass has routed is looked at until it is durable.
 const DRAIN: Duration = Duration::from_millis(20);
-/// Breaks at one cursor after which the frame behind it is passed.
-const STRIKES: u32 = 3;
 
 /// What a stream is read with.
 pub(crate) struct ReaderParts {
@@ -239,8 +239,12 @@ impl Reader {
             () = shutdown.cancelled() => return Err(End::Shutdown),
             Ok(why) = given_up => return Err(End::Failed(why)),
         };
-        let stream = parts.stream.as_str();
-        if let Some(held_back) = repeated(stream, &connected.relay.host()) {
+        let site = match parts.stream {
+            Stream::Live => "connected",
+            Stream::Replay => "replay_connected",
+        };
+        if let Some(held_back) = repeated(site, &connected.relay.host()) {
+            let stream = parts.stream.as_str();
             tracing::info!(stream, relay = %connected.relay, cursor = connected.cursor, held_back, "connected");
         }
         self.parts.status.connected(&connected.relay.host());
@@ -467,89 +471,10 @@ impl Reader {
         Some(time)
     }
 
-    /// Reads a message that is for the reader; `false`: it is none, and goes the way of every frame that can't be read.
-    fn message(&mut self, frame: &[u8]) -> Result<bool, Stop> {
-        match self.decoder.decode(frame, self.parts.clock.now_micros()) {
-            Ok(Event::Error { error, message }) => {
-                tracing::warn!(error, message, "the relay sent an error");
-                self.metrics.event("error");
-                let future = error == "FutureCursor";
-                let (reason, detail) =
-                    (DisconnectReason::ErrorFrame, format!("{error}: {message}"));
-                if future {
-                    self.cursor_refused();
-                }
-                self.parts.subscription.disconnect(reason);
-                Err(Stop::Lost(Lost {
-                    reason,
-                    detail,
-                    poison: false,
-                }))
-            }
-            Ok(Event::Info(info)) => {
-                if let Some(held_back) = repeated("relay_info", info.name) {
-                    let (name, message) = (info.name, info.message);
-                    tracing::warn!(name, message, held_back, "the relay says");
-                }
-                self.metrics.event("info");
-                Ok(true)
-            }
-            _ => Ok(false),
-        }
-    }
-
     /// Hands over all that waits.
     async fn flush(&mut self) {
         self.flush_at = None;
         // The lanes only stop after their routers.
         let _ = self.parts.router.flush(&self.progress).await;
-    }
-
-    /// The connection is gone. A frame that breaks it again and again is passed.
-    async fn lost(&mut self, lost: Lost) {
-        self.flush().await;
-        let Some(current) = self.current.as_mut() else {
-            return;
-        };
-        if let Some(passing) = &mut self.passing {
-            passing.lost(&lost);
-        }
-        self.metrics.connected(&current.relay, false);
-        self.metrics.reconnect(&current.relay, lost.reason.as_str());
-        self.parts
-            .status
-            .disconnected(format!("{}: {}", lost.reason, lost.detail));
-        if let Some(held_back) = repeated("connection", lost.reason.as_str()) {
-            tracing::warn!(relay = current.relay, reason = %lost.reason, detail = lost.detail, held_back, "connection lost");
-        }
-        // What breaks a connection before the last frame came again is not the frame behind it, which may well be good.
-        if !lost.poison || !current.continuity.at_tail() {
-            return;
-        }
-        let at = current.continuity.routed();
-        let strikes = if self.strikes.0 == at {
-            self.strikes.1 + 1
-        } else {
-            1
-        };
-        self.strikes = (at, strikes);
-        if strikes < STRIKES && lost.reason != DisconnectReason::TooLarge {
-            return;
-        }
-        self.strikes = (at + 1, 0);
-        current.continuity.pass(at + 1);
-        let passed = Point {
-            seq: at + 1,
-            time: self.times.reached(),
-        };
-        self.progress.pass(passed);
-        self.parts.router.advance(passed);
-        self.metrics.skipped("poison");
-        tracing::error!(
-            relay = current.relay,
-            seq = at + 1,
-            detail = lost.detail,
-            "passed a frame that can't be read: the ledger shows it"
-        );
     }
 }
