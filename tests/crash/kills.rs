@@ -156,7 +156,7 @@ pub async fn nothing_is_lost_however_often_it_is_killed(backend: Arc<dyn Backend
     }
     watermarks.dedup();
     assert!(
-        watermarks.len() > 3,
+        watermarks.len() > 2,
         "the kills came too early to mean anything: {watermarks:?}"
     );
 

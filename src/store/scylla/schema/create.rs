@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use scylla::client::session::Session;
-use scylla::response::query_result::QueryRowsResult;
+use scylla::errors::ExecutionError;
+use scylla::response::query_result::{QueryResult, QueryRowsResult};
 use scylla::serialize::row::SerializeRow;
 
 use super::super::errors::{DENIED, SCHEMA, Verdict, classify};
@@ -164,8 +165,11 @@ async fn rows(
     question: &str,
     values: impl SerializeRow,
 ) -> Result<QueryRowsResult, StoreError> {
+    rows_of(session.query_unpaged(question, values).await)
+}
+
+fn rows_of(answer: Result<QueryResult, ExecutionError>) -> Result<QueryRowsResult, StoreError> {
     let unavailable = |error: String| StoreError::Unavailable(explain(&error));
-    let answer = session.query_unpaged(question, values).await;
     let answer = answer.map_err(|error| unavailable(error.to_string()))?;
     answer
         .into_rows_result()
@@ -229,10 +233,21 @@ pub(in super::super) async fn found(
             "SELECT version FROM {}.schema_version WHERE name = 'penstock'",
             layout.keyspace
         );
-        let version = rows(session, &question, ()).await?;
-        found.version = each!(version, (i32,)).first().map(|(version,)| *version);
+        found.version = version(session, &question).await?;
     }
     Ok(found)
+}
+
+/// The version that was written; `None` also where servers list the table and do not know it yet: it is being made.
+async fn version(session: &Session, question: &str) -> Result<Option<i32>, StoreError> {
+    let answer = session.query_unpaged(question, ()).await;
+    if let Err(error) = &answer
+        && classify(error).kind == SCHEMA
+    {
+        return Ok(None);
+    }
+    let version = rows_of(answer)?;
+    Ok(each!(version, (i32,)).first().map(|(version,)| *version))
 }
 
 /// Settings that only some servers know, as opaque bytes.
