@@ -140,17 +140,15 @@ async fn behind(
     }
     if is_of_another_time(&probe, from, gap.from_time) {
         // The time of one place may have been noted wrongly, that of two was not.
-        let anew = match witness {
-            Some((seq, time)) => {
-                let other = probes.probe(Some(seq.saturating_sub(1))).await?;
-                is_of_another_time(&other, seq, time)
+        match is_of_its_time(probes, witness).await? {
+            Some(true) => {}
+            Some(false) => return Ok(Verdict::CountsAnew),
+            None => {
+                return Ok(Verdict::Later(
+                    "the frame before it is of another time than the ledger says",
+                ));
             }
-            None => false,
-        };
-        return Ok(match anew {
-            true => Verdict::CountsAnew,
-            false => Verdict::Later("the frame before it is of another time than the ledger says"),
-        });
+        }
     }
     let behind = probe.samples.iter().find(|sample| sample.seq > from);
     let anchored = probe.samples.iter().any(|sample| sample.seq == from);
@@ -254,6 +252,19 @@ fn lag(probe: &Probe) -> u64 {
 fn span(probe: &Probe) -> u64 {
     let times = || probe.samples.iter().filter_map(|sample| sample.time);
     times().max().unwrap_or_default() - times().min().unwrap_or_default()
+}
+
+/// Whether the frame at a place has the time that the ledger says; `None` where it does not come.
+async fn is_of_its_time(
+    probes: &mut impl Probes,
+    place: Option<Place>,
+) -> Result<Option<bool>, ProbeError> {
+    let Some((seq, time)) = place else {
+        return Ok(None);
+    };
+    let probe = probes.probe(Some(seq.saturating_sub(1))).await?;
+    let came = probe.samples.iter().any(|sample| sample.seq == seq);
+    Ok(came.then(|| !is_of_another_time(&probe, seq, time)))
 }
 
 /// Whether a frame has another time than the ledger says.
