@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 /// The format that this build writes and reads.
 pub const FORMAT: u32 = 1;
 /// Age (microseconds) up to which a dump is taken into a store that holds something: markers of deletes live longer.
-pub const AGE_MAX: u64 = 7 * 24 * 3_600_000_000;
+pub const AGE_MAX: u64 = crate::store::LONGEST_REPLAY.as_secs() * 1_000_000;
 /// Longest line in bytes.
 pub const LINE_MAX: usize = 64 << 20;
 

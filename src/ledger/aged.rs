@@ -8,10 +8,10 @@ use std::collections::HashMap;
 
 use super::held::Interval;
 use crate::slot::SlotSet;
-use crate::store::Fact;
+use crate::store::{Fact, LONGEST_REPLAY};
 
 /// A replay that begins with frames of so long ago is done before anything is forgotten (microseconds).
-const REPLAYED: u64 = 7 * 24 * 3_600_000_000;
+const REPLAYED: u64 = LONGEST_REPLAY.as_secs() * 1_000_000;
 
 /// What was taken in so long ago that what it deleted may be forgotten.
 pub(super) struct Aged {

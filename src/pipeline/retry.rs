@@ -11,7 +11,7 @@ use crate::decode::{DecodeOptions, Decoder};
 use crate::store::{Repair, RepairKind, STORE_REFUSED, Store, StoreError, WriteBatch};
 
 /// A frame older than this is not taken in any more: what it would write could have been cleaned up since.
-const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+const MAX_AGE: Duration = crate::store::LONGEST_REPLAY;
 
 /// What became of a quarantined frame.
 #[derive(Debug, Clone, PartialEq, Eq)]

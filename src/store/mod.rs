@@ -24,6 +24,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+/// What is older is not replayed, retried or imported where later writes were taken in so long ago: stores may forget after
+/// ten days that a record was deleted, and an old create would bring it back.
+pub const LONGEST_REPLAY: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// Why the store refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {

@@ -44,7 +44,7 @@ const SAMPLE: u64 = 16;
 /// A stream that begins at the head although older frames are missed goes back to them if nothing new comes for so long:
 /// there is nothing that they could hold up.
 const QUIET_HEAD: Duration = Duration::from_secs(10);
-/// How often what a pass has routed is looked at until it is durable.
+/// How often what was routed is looked at until it is durable.
 const DRAIN: Duration = Duration::from_millis(20);
 
 /// What a stream is read with.
@@ -176,29 +176,42 @@ impl Reader {
     /// Follows the relay until the shutdown or the end of the pass, then flushes what was read. The router is gone afterwards.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<End, StoreError> {
         let end = loop {
-            if let Some(end) = self.gives_up() {
-                break end;
-            }
-            if let Err(end) = self.connect(&shutdown).await {
-                break end;
-            }
-            let mut stop = self.read(&shutdown).await;
-            if let Stop::Passed = stop {
-                stop = self.drain(&shutdown).await;
-            }
-            match stop {
-                Stop::Lost(lost) => self.lost(lost).await,
-                Stop::Shutdown => break End::Shutdown,
-                Stop::Pause(pause) => self.pause(pause, &shutdown).await?,
-                Stop::Passed => break End::Read,
-                Stop::Stalled => break End::Failed("no frame came for a minute".to_owned()),
-                Stop::AskAgain => self.ask_again().await,
-                Stop::QuietHead => self.leave_the_head().await,
+            let Some(end) = self.go_on(&shutdown).await? else {
+                continue;
+            };
+            // However a pass ends, what fails in the lanes then pauses it like others, and is read again.
+            match self.drain(&shutdown).await {
+                Ok(()) => break end,
+                Err(Stop::Pause(pause)) => self.pause(pause, &shutdown).await?,
+                Err(_) => break End::Shutdown,
             }
         };
         self.flush().await;
         self.parts.subscription.close().await;
         Ok(end)
+    }
+
+    /// Reads over one connection. Gives the end, if it is one.
+    async fn go_on(&mut self, shutdown: &CancellationToken) -> Result<Option<End>, StoreError> {
+        if let Some(end) = self.gives_up() {
+            return Ok(Some(end));
+        }
+        if let Err(end) = self.connect(shutdown).await {
+            return Ok(Some(end));
+        }
+        match self.read(shutdown).await {
+            Stop::Lost(lost) => self.lost(lost).await,
+            Stop::Shutdown => return Ok(Some(End::Shutdown)),
+            Stop::Pause(pause) => self.pause(pause, shutdown).await?,
+            Stop::Passed => return Ok(Some(End::Read)),
+            Stop::Stalled => {
+                let why = "no frame came for a minute".to_owned();
+                return Ok(Some(End::Failed(why)));
+            }
+            Stop::AskAgain => self.ask_again().await,
+            Stop::QuietHead => self.leave_the_head().await,
+        }
+        Ok(None)
     }
 
     /// Connects. The live stream tries for ever; a pass is given up, so that others get their turn.
@@ -327,15 +340,15 @@ impl Reader {
         }
     }
 
-    /// Waits until all that a pass has routed is durable. Frames that fail meanwhile pause it like others.
-    async fn drain(&mut self, shutdown: &CancellationToken) -> Stop {
+    /// Waits until all that was routed is durable.
+    async fn drain(&mut self, shutdown: &CancellationToken) -> Result<(), Stop> {
         self.flush().await;
         loop {
             if let Some(stop) = self.must_stop(shutdown) {
-                return stop;
+                return Err(stop);
             }
             if self.progress.settled() {
-                return Stop::Passed;
+                return Ok(());
             }
             tokio::time::sleep(DRAIN).await;
         }

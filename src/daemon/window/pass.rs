@@ -24,8 +24,6 @@ use crate::store::{FactKind, StoreError};
 
 /// How often progress is measured.
 const MEASURE: Duration = Duration::from_millis(500);
-/// How often what was read is looked at until it is durable.
-const SETTLE: Duration = Duration::from_millis(20);
 
 impl Window {
     /// Reads what the gaps of a task miss from a place on. Gives what is not saved yet, at the shutdown.
@@ -182,19 +180,10 @@ fn unless_it_panicked<T>(ended: Result<T, JoinError>) -> T {
     ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
-/// Waits until all that a pass has read is claimed; false at the shutdown.
+/// Waits until all that a pass has read, which is durable, is claimed; false at the shutdown.
 async fn settle(unsaved: &Unsaved, shutdown: &CancellationToken) -> Result<bool, StoreError> {
-    let Unsaved { recorder, progress } = unsaved;
-    while !progress.settled() && !recorder.is_doubtful(progress) {
-        let wait = tokio::time::sleep(SETTLE);
-        if shutdown.run_until_cancelled(wait).await.is_none() {
-            return Ok(false);
-        }
-    }
-    match shutdown
-        .run_until_cancelled(recorder.settle(progress))
-        .await
-    {
+    let settling = unsaved.recorder.settle(&unsaved.progress);
+    match shutdown.run_until_cancelled(settling).await {
         Some(settled) => settled.map(|()| true),
         None => Ok(false),
     }

@@ -15,7 +15,7 @@ pub const VERSION: i32 = 1;
 
 /// Longest age at which a frame is replayed or retried: tombstones must live longer, or an old create would bring back what
 /// was deleted since.
-pub const LONGEST_REPLAY_SECONDS: i64 = 7 * 24 * 3600;
+pub const LONGEST_REPLAY_SECONDS: i64 = crate::store::LONGEST_REPLAY.as_secs().cast_signed();
 
 /// Seconds for which tombstones are kept: the longest replay, and three days to repair the cluster in.
 const GC_GRACE_SECONDS: u32 = 10 * 24 * 3600;
