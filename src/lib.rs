@@ -30,6 +30,8 @@ pub mod config;
 pub mod daemon;
 pub mod decode;
 pub mod dump;
+pub mod fetch;
+pub mod identity;
 pub mod ledger;
 pub mod pipeline;
 pub mod relay;

@@ -4,6 +4,8 @@
 //! what it has of a gap, and what has to be done about it; [`seek`] finds the place in a relay's stream from which a wall-clock
 //! time is served. All of that is decided here and done by the daemon.
 
+pub mod jobs;
 pub mod look;
 pub mod plan;
 pub mod seek;
+pub mod snapshot;

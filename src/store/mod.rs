@@ -12,9 +12,9 @@ pub mod scylla;
 
 pub use batch::{HandleWrite, RecordBody, RecordWrite, RevWrite, StatusWrite, WriteBatch};
 pub use model::{
-    Complete, Fact, FactKind, Floor, IndexEntry, Page, QuarantineEntry, Quarantined, Record,
-    RecordsQuery, Removal, Repair, RepairKind, Repo, RepoStatus, Scope, SnapshotDone,
-    snapshot_version,
+    Choice, ChoiceKind, Complete, Fact, FactKind, Floor, IndexEntry, JobFailure, JobRow, Page,
+    QuarantineEntry, Quarantined, Record, RecordsQuery, Removal, Repair, RepairKind, Repo,
+    RepoStatus, Scope, SnapshotDone, snapshot_version,
 };
 
 use limits::{check_batch, check_facts, check_removal, check_snapshot, page_limit};
@@ -215,6 +215,83 @@ pub trait Store: Send + Sync + 'static {
 
     /// Removes a row of the quarantine: it was taken in after all.
     async fn release_quarantined(&self, id: &str) -> Result<(), StoreError>;
+
+    /// Writes a job: with `epoch` of `None` only if there is none of this id, else only if the stored one has that epoch. Gives
+    /// whether it was written; the row's own epoch must be greater than the stored one.
+    async fn put_job(&self, _job: &JobRow, _epoch: Option<u64>) -> Result<bool, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    /// One job.
+    async fn job(&self, _id: u64) -> Result<Option<JobRow>, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    /// A page of jobs, newest (greatest id) first.
+    async fn jobs(&self, _cursor: Option<&str>, _limit: usize) -> Result<Page<JobRow>, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    /// Writes failures of jobs; one of the same (job, did, collection) is replaced by what is written later.
+    async fn put_failures(&self, _failures: &[JobFailure]) -> Result<(), StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    /// Removes failures by (job, did, collection).
+    async fn clear_failures(&self, _failures: &[JobFailure]) -> Result<(), StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    /// One failure.
+    async fn failure(
+        &self,
+        _job: u64,
+        _did: &str,
+        _collection: &str,
+    ) -> Result<Option<JobFailure>, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    /// A page of a job's failures, in the order of (did, collection).
+    async fn failures(
+        &self,
+        _job: u64,
+        _cursor: Option<&str>,
+        _limit: usize,
+    ) -> Result<Page<JobFailure>, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    /// Writes a choice; one of the same (kind, name) is replaced by what is written later.
+    async fn put_choice(&self, _choice: &Choice) -> Result<(), StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    /// Removes a choice.
+    async fn remove_choice(&self, _kind: ChoiceKind, _name: &str) -> Result<(), StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    /// A page of a list, by name; with a prefix, only names that begin with it.
+    async fn choices(
+        &self,
+        _kind: ChoiceKind,
+        _prefix: &str,
+        _cursor: Option<&str>,
+        _limit: usize,
+    ) -> Result<Page<Choice>, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    /// The repairs of one repository.
+    async fn repairs_of(&self, _did: &str) -> Result<Vec<Repair>, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    /// Notes where a repository lives, as its DID document said it.
+    async fn put_pds(&self, _did: &str, _pds: &str) -> Result<(), StoreError> {
+        Err(StoreError::Closed)
+    }
 
     /// Resolves once this process may write no more, with the reason: another one has its part of the work. Never for a
     /// store that is this process's own.

@@ -423,3 +423,63 @@ pub struct Fact {
     /// How.
     pub kind: FactKind,
 }
+
+/// A job as it is stored. Rows of `jobs` are changed by compare-and-set alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobRow {
+    /// Grows with time: microseconds at which it was made, moved so that no two are equal.
+    pub id: u64,
+    /// How often it was changed; a change names the epoch that it read.
+    pub epoch: u64,
+    /// All else, in JSON; at most a few kilobytes.
+    pub body: Vec<u8>,
+}
+
+/// What could not be done of a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobFailure {
+    /// The job.
+    pub job: u64,
+    /// The repository.
+    pub did: String,
+    /// The collection, where units are of one; else empty.
+    pub collection: String,
+    /// Reason, host, attempts, times, in JSON.
+    pub body: Vec<u8>,
+}
+
+/// What operators chose while the daemon ran: small lists, read as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ChoiceKind {
+    /// Collections that are indexed beside those of the configuration.
+    Collection,
+    /// DIDs that jobs skip.
+    OptOut,
+    /// DIDs that a job was given, in chunks: names are `JOB~CHUNK`.
+    JobDids,
+    /// What was last seen of the configuration, and other marks of worker 0.
+    Mark,
+}
+
+impl ChoiceKind {
+    /// As it is stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Collection => "collection",
+            Self::OptOut => "optout",
+            Self::JobDids => "job_dids",
+            Self::Mark => "mark",
+        }
+    }
+}
+
+/// A row of such a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// Which list.
+    pub kind: ChoiceKind,
+    /// The key in it.
+    pub name: String,
+    /// The value, in JSON; at most 256 KiB.
+    pub body: Vec<u8>,
+}

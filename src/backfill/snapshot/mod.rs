@@ -1,0 +1,1 @@
+//! Repositories read from their hosts: CAR in, verified records out.
