@@ -58,10 +58,9 @@ pub(in super::super) async fn await_made(
         loop {
             look.tick().await;
             let found = found(session, layout).await?;
-            refuse(layout, &found)?;
             // The version is written last.
-            if found.is_whole() {
-                return Ok(());
+            if found.version.is_some_and(|version| version >= VERSION) {
+                return refuse(layout, &found);
             }
             if !waits {
                 waits = true;
