@@ -47,7 +47,7 @@ async fn a_store_is_dumped_and_imported() {
     ended(
         &dumped,
         0,
-        "dumped 10 records, 6 repos, 3 quarantined frames, 4 repairs, 5 facts in ",
+        "dumped 10 records, 6 repos, 3 quarantined frames, 4 repairs, 5 facts, 3 choices in ",
     );
     let file = folder.path().join("full.jsonl");
     let name = file.to_str().unwrap();
