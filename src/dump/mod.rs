@@ -71,13 +71,13 @@ impl std::fmt::Display for Counts {
             repos,
             records,
         } = self;
+        let choices = match choices {
+            0 => String::new(),
+            choices => format!(" {choices} choices,"),
+        };
         write!(
             f,
-            "{records} records, {repos} repos, {quarantine} quarantined frames, {repairs} repairs, {facts} facts"
-        )?;
-        match choices {
-            0 => Ok(()),
-            choices => write!(f, ", {choices} choices"),
-        }
+            "{records} records, {repos} repos, {quarantine} quarantined frames, {repairs} repairs,{choices} {facts} facts"
+        )
     }
 }
