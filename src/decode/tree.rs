@@ -46,6 +46,7 @@ impl<'a> Node<'a> {
             if entry.shared > key_len {
                 return Err(CborError::WrongType);
             }
+            // Both are at most the block's length.
             key_len = entry.shared + entry.suffix.len();
         }
         field(&mut cursor, b'l')?;
@@ -68,6 +69,13 @@ impl<'a> Node<'a> {
 pub struct Entries<'a> {
     rest: &'a [u8],
     left: u64,
+}
+
+impl<'a> Entries<'a> {
+    /// The bytes from the next entry to the end of the node.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
 }
 
 impl<'a> Iterator for Entries<'a> {
