@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::SnapshotError;
 use super::budget::Share;
@@ -42,7 +42,7 @@ impl Place {
     /// What follows the first `bytes` of it.
     pub fn after(self, bytes: usize) -> Self {
         let bytes = bytes.min(self.len()) as u64;
-        Self::new(self.start() + bytes, self.0 & MAX_PLACE - bytes)
+        Self::new(self.start() + bytes, (self.0 & MAX_PLACE) - bytes)
     }
 }
 
@@ -185,12 +185,7 @@ fn split(position: u64) -> (usize, usize) {
     (at, usize::try_from(position % chunk).unwrap_or_default())
 }
 
-fn write_chunk(
-    file: &mut Option<File>,
-    folder: &PathBuf,
-    at: usize,
-    bytes: &[u8],
-) -> io::Result<()> {
+fn write_chunk(file: &mut Option<File>, folder: &Path, at: usize, bytes: &[u8]) -> io::Result<()> {
     let file = match file {
         Some(file) => file,
         none => none.insert(tempfile::tempfile_in(folder)?),

@@ -226,18 +226,18 @@ impl Verified {
         }
         self.total.add(leaf);
         // The records of a collection follow one another.
-        match self.collections.last_mut() {
-            Some((name, counts)) if name == leaf.collection => counts.add(leaf),
-            _ if self.collections.len() >= limit => {
-                let (what, limit) = ("collections", limit as u64);
-                return Err(SnapshotError::TooLarge { what, limit });
-            }
-            _ => {
-                let mut counts = Counts::default();
-                counts.add(leaf);
-                self.collections.push((leaf.collection.to_owned(), counts));
-            }
+        let same = |(name, _): &&mut (String, Counts)| name == leaf.collection;
+        if let Some((_, counts)) = self.collections.last_mut().filter(same) {
+            counts.add(leaf);
+            return Ok(());
         }
+        if self.collections.len() >= limit {
+            let (what, limit) = ("collections", limit as u64);
+            return Err(SnapshotError::TooLarge { what, limit });
+        }
+        let mut counts = Counts::default();
+        counts.add(leaf);
+        self.collections.push((leaf.collection.to_owned(), counts));
         Ok(())
     }
 }
