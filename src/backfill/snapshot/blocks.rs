@@ -343,41 +343,69 @@ impl Blocks {
         cid: &Cid,
         buffer: &'a mut Vec<u8>,
     ) -> Result<Option<&'a [u8]>, SnapshotError> {
-        match self.find(cid)? {
-            Some(place) => Ok(Some(self.read(place, buffer)?)),
-            None => Ok(None),
-        }
+        let place = self.find(cid, buffer)?;
+        Ok(place.map(|place| self.block(place, buffer)))
     }
 
-    /// Where a block is.
+    /// Where a block is, for [`Blocks::block`] with the same buffer.
     #[inline]
-    pub(super) fn find(&self, cid: &Cid) -> Result<Option<Place>, SnapshotError> {
+    pub(super) fn find(
+        &self,
+        cid: &Cid,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Option<Place>, SnapshotError> {
         let prefix = prefix(cid);
-        let from = self.guess(prefix);
+        let from = self.first(prefix);
         for entry in self.index.get(from..).unwrap_or_default() {
             if entry.prefix != prefix {
                 break;
             }
-            if self.cid_at(entry.place)? == Some(*cid) {
+            let section = match self.arena.slice(entry.place) {
+                Some(section) => section,
+                None => {
+                    self.arena.read(entry.place, buffer)?;
+                    buffer.as_slice()
+                }
+            };
+            if section.starts_with(&cid.to_bytes()) {
                 return Ok(Some(entry.place.after(Cid::LEN)));
             }
         }
         Ok(None)
     }
 
-    /// Where the first entry is that is not below a prefix. Hashes are spread evenly, so that it is near where its value says;
-    /// if it is not, this is as slow as a binary search.
+    /// A block that was found, with the buffer of that call.
     #[inline]
-    fn guess(&self, prefix: u64) -> usize {
+    pub(super) fn block<'a>(&'a self, place: Place, buffer: &'a [u8]) -> &'a [u8] {
+        let read = || buffer.get(Cid::LEN..).unwrap_or_default();
+        self.arena.slice(place).unwrap_or_else(read)
+    }
+
+    /// The first entry that is not below a prefix. Hashes are spread evenly, so that it is near where its value says, and nearer
+    /// still where its distance from what is there says; if not, this is as slow as a binary search.
+    #[inline]
+    fn first(&self, prefix: u64) -> usize {
         let len = self.index.len();
         let below = |at: usize| {
-            self.index
-                .get(at)
-                .is_some_and(|entry| entry.prefix < prefix)
+            let entry = self.index.get(at);
+            entry.is_some_and(|entry| entry.prefix < prefix)
         };
-        let scaled = (u128::from(prefix) * len as u128) >> 64;
-        let near = usize::try_from(scaled).unwrap_or_default();
-        let (mut low, mut high, mut step) = (near, near, 8);
+        let entries_of = |distance: u64| {
+            let scaled = (u128::from(distance) * len as u128) >> 64;
+            usize::try_from(scaled).unwrap_or_default()
+        };
+        let mut near = entries_of(prefix);
+        for _ in 0..2 {
+            if let Some(entry) = self.index.get(near) {
+                let off = entries_of(prefix.abs_diff(entry.prefix));
+                near = if entry.prefix < prefix {
+                    (near + off).min(len - 1)
+                } else {
+                    near.saturating_sub(off)
+                };
+            }
+        }
+        let (mut low, mut high, mut step) = (near, near, 4);
         if below(near) {
             while high < len && below(high) {
                 (low, high) = (high + 1, high + step);
@@ -392,26 +420,6 @@ impl Blocks {
         let (low, high) = (low.min(len), high.min(len));
         let between = self.index.get(low..high).unwrap_or_default();
         low + between.partition_point(|entry| entry.prefix < prefix)
-    }
-
-    /// The bytes of a place, in the buffer if they do not lie in memory in one piece.
-    #[inline]
-    pub(super) fn read<'a>(
-        &'a self,
-        place: Place,
-        buffer: &'a mut Vec<u8>,
-    ) -> Result<&'a [u8], SnapshotError> {
-        if let Some(bytes) = self.arena.slice(place) {
-            return Ok(bytes);
-        }
-        self.arena.read(place, buffer)?;
-        Ok(buffer)
-    }
-
-    /// The bytes of a place that lie in memory in one piece.
-    #[inline]
-    pub(super) fn slice(&self, place: Place) -> Option<&[u8]> {
-        self.arena.slice(place)
     }
 
     #[inline]

@@ -80,7 +80,7 @@ pub struct Walk {
 struct Frame {
     cid: Cid,
     place: Place,
-    /// The node, if it does not lie in memory in one piece.
+    /// Where [`Blocks::find`] put it, if it does not lie in memory in one piece.
     buffer: Vec<u8>,
     /// What of the node's end has not been read, in bytes and in entries.
     rest: usize,
@@ -112,7 +112,7 @@ impl Walk {
         let Some((cid, slash)) = self.advance(blocks)? else {
             return Ok(None);
         };
-        let place = blocks.find(&cid)?;
+        let place = blocks.find(&cid, &mut self.record)?;
         if place.is_none() {
             self.absent_records += 1;
             if self.mode == Mode::Full {
@@ -120,10 +120,7 @@ impl Walk {
                 return Err(SnapshotError::MissingBlock { cid, path });
             }
         }
-        let record = match place {
-            Some(place) => Some(blocks.read(place, &mut self.record)?),
-            None => None,
-        };
+        let record = place.map(|place| blocks.block(place, &self.record));
         let path = std::str::from_utf8(&self.last).unwrap_or_default();
         let (collection, rkey) = path.split_at_checked(slash).unwrap_or_default();
         Ok(Some(Leaf {
@@ -170,33 +167,28 @@ impl Walk {
 
     /// Goes into a subtree.
     fn descend(&mut self, cid: Cid, blocks: &Blocks) -> Result<(), SnapshotError> {
-        let Some(place) = blocks.find(&cid)? else {
+        if self.depth == self.frames.len() {
+            if self.depth >= self.limits.depth {
+                return Err(too_large("levels of the tree", self.limits.depth as u64));
+            }
+            self.frames.push(Frame::new(cid));
+        }
+        let Some(frame) = self.frames.get_mut(self.depth) else {
+            return Ok(());
+        };
+        let Some(place) = blocks.find(&cid, &mut frame.buffer)? else {
             self.absent_nodes += 1;
             return match self.mode {
                 Mode::Windowed => Ok(()),
-                Mode::Full => Err(SnapshotError::MissingBlock {
-                    cid,
-                    path: format!(
-                        "the subtree after {:?}",
-                        String::from_utf8_lossy(&self.last)
-                    ),
-                }),
+                Mode::Full => Err(absent_node(cid, &self.last)),
             };
         };
         self.nodes += 1;
         if self.nodes > blocks.len() {
             return Err(bad_tree(cid, "a subtree repeats"));
         }
-        if self.depth >= self.limits.depth {
-            return Err(too_large("levels of the tree", self.limits.depth as u64));
-        }
-        if self.depth == self.frames.len() {
-            self.frames.push(Frame::new(cid, place));
-        }
-        if let Some(frame) = self.frames.get_mut(self.depth) {
-            self.next = frame.open(cid, place, blocks, self.limits.node_entries)?;
-            self.depth += 1;
-        }
+        self.next = frame.open(cid, place, blocks, self.limits.node_entries)?;
+        self.depth += 1;
         Ok(())
     }
 
@@ -222,10 +214,10 @@ impl Walk {
 }
 
 impl Frame {
-    fn new(cid: Cid, place: Place) -> Self {
+    fn new(cid: Cid) -> Self {
         Self {
             cid,
-            place,
+            place: Place::new(0, 0),
             buffer: Vec::new(),
             rest: 0,
             entries: 0,
@@ -233,7 +225,7 @@ impl Frame {
         }
     }
 
-    /// Starts with a node, and gives the subtree before its first entry.
+    /// Starts with a node that was found with this frame's buffer, and gives the subtree before its first entry.
     fn open(
         &mut self,
         cid: Cid,
@@ -241,7 +233,7 @@ impl Frame {
         blocks: &Blocks,
         max_entries: u64,
     ) -> Result<Option<Cid>, SnapshotError> {
-        let block = blocks.read(place, &mut self.buffer)?;
+        let block = blocks.block(place, &self.buffer);
         let node = Node::parse(block).map_err(|error| bad_tree(cid, error))?;
         if node.len > max_entries {
             return Err(too_large("entries of a node", max_entries));
@@ -255,7 +247,7 @@ impl Frame {
     /// Reads the next entry into `key`, and gives its record and the subtree after it.
     fn step(&mut self, blocks: &Blocks) -> Result<(Cid, Option<Cid>), SnapshotError> {
         let cid = self.cid;
-        let block = blocks.slice(self.place).unwrap_or(&self.buffer);
+        let block = blocks.block(self.place, &self.buffer);
         let at = block.len().saturating_sub(self.rest);
         let mut cursor = Cursor::new(block.get(at..).unwrap_or_default());
         let entry = Entry::parse(&mut cursor).map_err(|error| bad_tree(cid, error))?;
@@ -276,6 +268,12 @@ fn slash(key: &[u8]) -> Option<usize> {
     let (collection, rkey) = key.split_at_checked(slash)?;
     let is_path = syntax::is_nsid_bytes(collection) && syntax::is_rkey_bytes(rkey.get(1..)?);
     is_path.then_some(slash)
+}
+
+#[cold]
+fn absent_node(cid: Cid, last: &[u8]) -> SnapshotError {
+    let path = format!("the subtree after {:?}", String::from_utf8_lossy(last));
+    SnapshotError::MissingBlock { cid, path }
 }
 
 #[cold]
