@@ -56,7 +56,7 @@ impl<'a> Car<'a> {
     /// Reads the header.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, CarError> {
         let (header, sections) = section(bytes)?;
-        let (root, roots) = read_header(header).map_err(|_| CarError::BadHeader)?;
+        let (root, roots) = header_roots(header).map_err(|_| CarError::BadHeader)?;
         Ok(Self {
             root,
             roots,
@@ -72,7 +72,8 @@ impl<'a> Car<'a> {
     }
 }
 
-fn read_header(header: &[u8]) -> Result<(Cid, u64), CborError> {
+/// The first root that a header names, and how many it names.
+pub fn header_roots(header: &[u8]) -> Result<(Cid, u64), CborError> {
     let mut cursor = Cursor::new(header);
     let mut root = None;
     let mut roots = 0;

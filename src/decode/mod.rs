@@ -1,7 +1,8 @@
 //! Bytes to events: pure functions over borrowed bytes, no I/O, no async.
 //!
 //! [`peek()`] reads a frame's type, DID, `seq` and `time` without touching its blocks; [`Decoder`] opens the rest, and
-//! [`record_to_json`] turns a record into AT Protocol JSON. [`cbor`], [`car`] and [`commit`] read the layers below.
+//! [`record_to_json`] turns a record into AT Protocol JSON. [`cbor`], [`car`], [`commit`] and [`tree`] read the layers
+//! below; [`signature`] checks who signed a commit.
 
 mod blocks;
 pub mod car;
@@ -16,9 +17,11 @@ mod message;
 mod ops;
 mod peek;
 mod record;
+pub mod signature;
 pub mod syntax;
 pub mod tid;
 pub mod time;
+pub mod tree;
 
 pub use cid::Cid;
 pub use error::DecodeError;
@@ -29,4 +32,5 @@ pub use frame::{DecodeOptions, Decoder, Limits, REV_AHEAD_MICROS, Verify};
 pub use ops::Ops;
 pub use peek::{Kind, Peek, notice, peek};
 pub use record::{check_record, record_to_json};
+pub use signature::SigningKey;
 pub use tid::Tid;

@@ -6,14 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fetch::FetchError;
 
-/// A public key that signs commits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum SigningKey {
-    /// secp256k1, compressed point (SEC 1).
-    K256([u8; 33]),
-    /// NIST P-256, compressed point (SEC 1).
-    P256([u8; 33]),
-}
+pub use crate::decode::SigningKey;
 
 /// What a DID document says.
 #[derive(Debug, Clone, PartialEq, Eq)]
