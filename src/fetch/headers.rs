@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn reset_is_a_time_or_seconds() {
-        let found = |reset, remaining| {
+        let found = |reset: &str, remaining: &str| {
             let pairs = [
                 ("ratelimit-reset", reset),
                 ("ratelimit-remaining", remaining),
