@@ -48,6 +48,7 @@ pub async fn get(fetcher: &Fetcher, url: &str) -> Result<String, FetchError> {
 pub struct Names(Mutex<HashMap<String, Vec<Vec<IpAddr>>>>);
 
 impl Names {
+    /// A resolver that knows these names and the answers for each.
     pub fn new(names: &[(&str, &[&[&str]])]) -> Arc<Self> {
         let parse = |answer: &&[&str]| answer.iter().map(|ip| ip.parse().unwrap()).collect();
         let names = names
