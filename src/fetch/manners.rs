@@ -89,6 +89,7 @@ impl Manners {
             host,
             _permit: permit.ok(),
             probe: false,
+            entered: Instant::now(),
             sent: None,
             failed: false,
         };
@@ -122,6 +123,8 @@ pub(super) struct HostPlace {
     pub(super) host: Arc<Host>,
     _permit: Option<OwnedSemaphorePermit>,
     probe: bool,
+    /// Got its turn.
+    entered: Instant,
     sent: Option<Instant>,
     failed: bool,
 }
@@ -158,6 +161,7 @@ impl HostPlace {
             let spent = state.bucket.told().is_some_and(|(pace, _)| pace <= 0.0);
             return Ok(Some((when, spent)));
         }
+        self.entered = now;
         if allowed == Allowed::Probe {
             state.trouble.set_probing(true);
             self.probe = true;
@@ -205,7 +209,7 @@ impl HostPlace {
         PDS_THROTTLED.with([how.name()]).increment(1);
         let now = Instant::now();
         let mut state = lock(&self.host.state);
-        let sent = self.sent.unwrap_or(now);
+        let sent = self.sent.unwrap_or(self.entered);
         let news = state.trouble.refused(how, sent, now, &self.host.times);
         // It is there, whatever it says.
         state.trouble.succeeded();
@@ -234,7 +238,7 @@ impl HostPlace {
         self.failed = true;
         let now = Instant::now();
         let mut state = lock(&self.host.state);
-        let sent = self.sent.unwrap_or(now);
+        let sent = self.sent.unwrap_or(self.entered);
         state.trouble.failed(sent, now, &self.host.times);
     }
 }

@@ -1,7 +1,7 @@
 //! Outbound HTTP to hosts that others named: every address checked before it is connected to, every answer bounded in bytes and
 //! time, and good manners towards each host.
 //!
-//! The way of a request: [`guard`] looks at the URL, [`manners`] gives a place at the host, [`resolve`] finds its addresses,
+//! The way of a request: `guard` looks at the URL, `manners` gives a place at the host, `resolve` finds its addresses,
 //! the guard looks at these, manners give a place at one of them, and the connection is made to that one. Redirects go the
 //! same way again.
 

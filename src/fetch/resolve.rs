@@ -10,8 +10,10 @@ use async_trait::async_trait;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
-/// How long an answer is believed.
+/// How long addresses are believed.
 const TRUST: Duration = Duration::from_secs(60);
+/// How long a failure is: those who waited for the same look-up do not repeat it one after the other.
+const TRUST_FAILURE: Duration = Duration::from_secs(5);
 /// Look-ups at once: each holds a thread.
 const LOOKUPS: usize = 128;
 
@@ -53,9 +55,12 @@ impl Resolver for SystemResolver {
     }
 }
 
+/// What a look-up gave: addresses, or why there are none.
+type Found = Result<Vec<IpAddr>, String>;
+
 /// The addresses of one host, as they were found last.
 #[derive(Debug, Default)]
-pub(super) struct Known(Mutex<Option<(Instant, Vec<IpAddr>)>>);
+pub(super) struct Known(Mutex<Option<(Instant, Found)>>);
 
 impl Known {
     /// The addresses; of several who ask at once one looks them up.
@@ -64,26 +69,26 @@ impl Known {
         host: &str,
         resolver: &dyn Resolver,
         limit: Duration,
-    ) -> io::Result<Vec<IpAddr>> {
+    ) -> Found {
         let mut known = self.0.lock().await;
-        if let Some((at, addresses)) = &*known
-            && at.elapsed() < TRUST
-        {
-            return Ok(addresses.clone());
+        if let Some((at, found)) = &*known {
+            let trust = found.as_ref().map_or(TRUST_FAILURE, |_| TRUST);
+            if at.elapsed() < trust {
+                return found.clone();
+            }
         }
-        *known = None;
-        let found = tokio::time::timeout(limit, resolver.lookup(host));
-        let found = found.await.map_err(|_| io::ErrorKind::TimedOut)??;
-        if found.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "no address"));
-        }
+        let found = match tokio::time::timeout(limit, resolver.lookup(host)).await {
+            Ok(Ok(addresses)) if addresses.is_empty() => Err("it has none".to_owned()),
+            Ok(found) => found.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("no answer within {limit:?}")),
+        };
         *known = Some((Instant::now(), found.clone()));
-        Ok(found)
+        found
     }
 
     /// Puts an address last that could not be connected to.
     pub(super) async fn demote(&self, address: IpAddr) {
-        if let Some((_, addresses)) = &mut *self.0.lock().await
+        if let Some((_, Ok(addresses))) = &mut *self.0.lock().await
             && addresses.first() == Some(&address)
         {
             addresses.rotate_left(1);

@@ -34,7 +34,7 @@ struct XrpcError {
 /// What came of a request.
 enum Reply {
     /// A success, or an error of the host.
-    Answer(Body, StatusCode),
+    Answer(Box<Body>, StatusCode),
     Redirect(Url),
 }
 
@@ -54,8 +54,8 @@ impl Fetcher {
             // What a configured host says is as good as configuration; what others say is not.
             foreign |= !target.configured;
             match self.ask(&url, &target, limits, cancel).await? {
-                Reply::Answer(body, status) if status.is_success() => return Ok(body),
-                Reply::Answer(body, status) => return Err(status_error(body, status).await),
+                Reply::Answer(body, status) if status.is_success() => return Ok(*body),
+                Reply::Answer(body, status) => return Err(status_error(*body, status).await),
                 Reply::Redirect(to) => url = to,
             }
         }
@@ -96,7 +96,7 @@ impl Fetcher {
                 },
             };
             let body = Body::new(response, limits, sent, cancel, (here, there));
-            return Ok(Reply::Answer(body, status));
+            return Ok(Reply::Answer(Box::new(body), status));
         }
     }
 

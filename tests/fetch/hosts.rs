@@ -1,7 +1,10 @@
 //! Who may be asked.
 
+use std::sync::Arc;
+
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
+use futures_util::future::join_all;
 use penstock::fetch::{FetchError, FetchOptions, Fetcher};
 
 use super::server::{listen, serve};
@@ -131,11 +134,15 @@ async fn the_next_address_is_tried_where_one_is_dead() {
 }
 
 #[tokio::test]
-async fn a_name_without_addresses_is_unreachable() {
-    let fetcher = Fetcher::with_resolver(&options(), Names::new(&[])).unwrap();
-    let found = get(&fetcher, "https://nowhere.example/").await;
-    assert!(
-        matches!(found, Err(FetchError::Unreachable { .. })),
-        "{found:?}"
-    );
+async fn a_name_without_addresses_is_unreachable_and_looked_up_once() {
+    let names = Names::new(&[]);
+    let fetcher = Fetcher::with_resolver(&options(), Arc::clone(&names) as _).unwrap();
+    let asking = (0..5).map(|_| get(&fetcher, "https://nowhere.example/"));
+    for found in join_all(asking).await {
+        assert!(
+            matches!(found, Err(FetchError::Unreachable { .. })),
+            "{found:?}"
+        );
+    }
+    assert_eq!(names.asked(), 1);
 }

@@ -10,6 +10,7 @@ mod server;
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -45,7 +46,10 @@ pub async fn get(fetcher: &Fetcher, url: &str) -> Result<String, FetchError> {
 
 /// Names whose addresses the test sets: each look-up takes the next answer, the last one stays.
 #[derive(Default)]
-pub struct Names(Mutex<HashMap<String, Vec<Vec<IpAddr>>>>);
+pub struct Names {
+    answers: Mutex<HashMap<String, Vec<Vec<IpAddr>>>>,
+    asked: AtomicUsize,
+}
 
 impl Names {
     /// A resolver that knows these names and the answers for each.
@@ -54,14 +58,24 @@ impl Names {
         let names = names
             .iter()
             .map(|(name, answers)| ((*name).to_owned(), answers.iter().map(parse).collect()));
-        Arc::new(Self(Mutex::new(names.collect())))
+        Arc::new(Self {
+            answers: Mutex::new(names.collect()),
+            asked: AtomicUsize::new(0),
+        })
+    }
+
+    /// How often it was asked.
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
     }
 }
 
 #[async_trait]
 impl Resolver for Names {
     async fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>> {
-        let mut names = self.0.lock().unwrap();
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        let mut names = self.answers.lock().unwrap();
         let answers = names.get_mut(host).ok_or(io::ErrorKind::NotFound)?;
         if answers.len() > 1 {
             return Ok(answers.remove(0));
