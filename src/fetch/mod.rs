@@ -1,10 +1,40 @@
 //! Outbound HTTP to hosts that others named: every address checked before it is connected to, every answer bounded in bytes and
 //! time, and good manners towards each host.
+//!
+//! The way of a request: `guard` looks at the URL, `manners` gives a place at the host, `resolve` finds its addresses,
+//! the guard looks at these, manners give a place at one of them, and the connection is made to that one. Redirects go the
+//! same way again.
 
+mod body;
+mod bucket;
+mod error;
+mod guard;
+mod headers;
+mod manners;
+mod resolve;
+mod send;
+mod trouble;
+
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use reqwest::redirect::Policy;
 use tokio_util::sync::CancellationToken;
+
+pub use body::Body;
+pub use error::{FetchError, SetupError};
+pub use resolve::{Resolver, SystemResolver};
+
+use crate::relay::{tls_config, user_agent};
+use guard::Guard;
+use manners::Manners;
+
+/// How long a connection may wait for its next request: less than the five seconds after which Node's servers close it.
+const IDLE: Duration = Duration::from_secs(4);
+/// Connections to one host that wait.
+const IDLE_PER_HOST: usize = 4;
 
 /// Bounds of one request.
 #[derive(Debug, Clone, Copy)]
@@ -17,98 +47,135 @@ pub struct FetchLimits {
     pub idle: Duration,
 }
 
-/// Why nothing useful came.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum FetchError {
-    /// Not a URL that may be fetched: the scheme, the port, or an address that is not public.
-    #[error("{0} may not be fetched: {1}")]
-    Forbidden(String, String),
-    /// No connection, a broken one, no TLS: the host may be back later.
-    #[error("{host}: {message}")]
-    Unreachable {
-        /// The host.
-        host: String,
-        /// What exactly.
-        message: String,
-    },
-    /// The host failed so often in a row that it is left alone for a while.
-    #[error("{0} is left alone for a while, for it failed again and again")]
-    BackedOff(String),
-    /// The host did nothing but refuse for its rate limits, for too long.
-    #[error("{0} answered nothing but 429 for too long")]
-    Throttled(String),
-    /// Took longer than the limit.
-    #[error("{host} took longer than {limit:?}")]
-    TooSlow {
-        /// The host.
-        host: String,
-        /// What was allowed.
-        limit: Duration,
-    },
-    /// More bytes than the limit.
-    #[error("{host} sent more than {limit} bytes")]
-    TooLarge {
-        /// The host.
-        host: String,
-        /// What was allowed.
-        limit: u64,
-    },
-    /// The body ended before its end.
-    #[error("{0} ended in the middle")]
-    Truncated(String),
-    /// An HTTP status that is no success; XRPC's error name where the body has one.
-    #[error("{host} answered {status} {name}: {message}")]
-    Status {
-        /// The host.
-        host: String,
-        /// HTTP.
-        status: u16,
-        /// `error` of the body, else empty.
-        name: String,
-        /// `message` of the body, cut to 200 printable characters.
-        message: String,
-    },
-    /// Was cancelled.
-    #[error("cancelled")]
-    Cancelled,
+/// How to fetch.
+#[derive(Debug, Clone)]
+pub struct FetchOptions {
+    /// Whether private addresses, plain HTTP and any port may be fetched from.
+    pub allow_private: bool,
+    /// Origins that the operator named: always allowed, be they private or without TLS.
+    pub allowed_origins: Vec<String>,
+    /// Certificate authorities besides the system's, as PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Names us to the hosts.
+    pub user_agent: String,
+    /// Requests in flight per host.
+    pub per_host: usize,
+    /// Requests in flight per address.
+    pub per_address: usize,
+    /// Requests a second per host and per address, until the host says otherwise.
+    pub rate: f64,
+    /// Requests that may be sent at once after a rest.
+    pub burst: f64,
+    /// Longest time to find an address, and to connect to it.
+    pub connect_timeout: Duration,
+    /// Pause after a host failed; doubles with each failure in a row.
+    pub backoff_min: Duration,
+    /// Longest such pause.
+    pub backoff_max: Duration,
+    /// Pause after a 429 that does not say when to come back; doubles.
+    pub bare_pause: Duration,
+    /// Longest such pause.
+    pub bare_pause_max: Duration,
+    /// How long a host may answer nothing but 429 until it is given up.
+    pub throttled_for: Duration,
 }
 
-/// An answer whose body arrives piece by piece.
-pub struct Body {
-    _private: (),
-}
-
-impl Body {
-    /// The next piece; `None` at the proper end.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, FetchError> {
-        Ok(None)
+impl Default for FetchOptions {
+    fn default() -> Self {
+        Self {
+            allow_private: false,
+            allowed_origins: Vec::new(),
+            ca_file: None,
+            user_agent: user_agent(None),
+            per_host: 8,
+            per_address: 8,
+            rate: 10.0,
+            burst: 10.0,
+            connect_timeout: Duration::from_secs(10),
+            backoff_min: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(600),
+            bare_pause: Duration::from_secs(10),
+            bare_pause_max: Duration::from_secs(300),
+            throttled_for: Duration::from_secs(3600),
+        }
     }
 }
 
 /// Fetches, politely. Cheap to clone.
 #[derive(Clone)]
-pub struct Fetcher {
-    _private: (),
+pub struct Fetcher(Arc<Inner>);
+
+struct Inner {
+    client: reqwest::Client,
+    guard: Guard,
+    manners: Manners,
+    resolver: Arc<dyn Resolver>,
+    connect_timeout: Duration,
 }
 
 impl Fetcher {
+    /// A fetcher that asks the system for addresses.
+    ///
+    /// # Errors
+    /// If the certificate authorities can't be read, or an origin is none.
+    pub fn new(options: &FetchOptions) -> Result<Self, SetupError> {
+        Self::with_resolver(options, Arc::new(SystemResolver::default()))
+    }
+
+    /// A fetcher that asks `resolver` for addresses.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_resolver(
+        options: &FetchOptions,
+        resolver: Arc<dyn Resolver>,
+    ) -> Result<Self, SetupError> {
+        let guard = Guard::new(options.allow_private, &options.allowed_origins);
+        let tls = tls_config(options.ca_file.as_deref())?;
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured((*tls).clone())
+            .user_agent(&options.user_agent)
+            .no_proxy()
+            .redirect(Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .dns_resolver(resolve::CheckedOnly)
+            .connect_timeout(options.connect_timeout)
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(IDLE_PER_HOST)
+            .build()?;
+        Ok(Self(Arc::new(Inner {
+            client,
+            guard: guard.map_err(SetupError::Origin)?,
+            manners: Manners::new(options),
+            resolver,
+            connect_timeout: options.connect_timeout,
+        })))
+    }
+
+    /// Whether private addresses, plain HTTP and any port will do.
+    pub fn allows_private(&self) -> bool {
+        self.0.guard.allows_private()
+    }
+
     /// A whole answer of at most `limits.bytes` bytes. 429 and its like are waited out.
     pub async fn get(
         &self,
-        _url: &str,
-        _limits: FetchLimits,
-        _cancel: &CancellationToken,
+        url: &str,
+        limits: FetchLimits,
+        cancel: &CancellationToken,
     ) -> Result<Bytes, FetchError> {
-        Err(FetchError::Cancelled)
+        self.stream(url, limits, cancel).await?.whole().await
     }
 
     /// An answer as it arrives. The place at the host is held until the body is dropped.
     pub async fn stream(
         &self,
-        _url: &str,
-        _limits: FetchLimits,
-        _cancel: &CancellationToken,
+        url: &str,
+        limits: FetchLimits,
+        cancel: &CancellationToken,
     ) -> Result<Body, FetchError> {
-        Err(FetchError::Cancelled)
+        let following = cancel.run_until_cancelled(self.follow(url, limits, cancel));
+        following.await.unwrap_or(Err(FetchError::Cancelled))
     }
 }

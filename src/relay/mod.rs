@@ -21,7 +21,7 @@ mod connection;
 mod dial;
 mod loss;
 mod metered;
-mod printable;
+pub(crate) mod printable;
 mod probe;
 mod reason;
 mod refusal;

@@ -164,6 +164,12 @@ families! {
         "Time of the newest event that the replay has read, in seconds since the epoch";
     REPAIRS_PENDING: Gauge GaugeFamily "repairs_pending" ["reason"]
         "Repairs that wait, by reason";
+    PDS_THROTTLED: Counter CounterFamily "pds_throttled_total" ["reason"]
+        "Times that a host made a request wait for its rate limits, by what told how long";
+    IDENTITY_CACHE_HITS: Counter CounterFamily "identity_cache_hits_total" []
+        "Identities that were answered from memory";
+    IDENTITY_FETCHES: Counter CounterFamily "identity_fetches_total" ["outcome"]
+        "Identities that were asked for at their directory or host, by outcome";
     INGEST_PAUSED: Gauge GaugeFamily "ingest_paused" ["reason"]
         "1 while ingestion is paused for this reason, else 0";
     BUILD_INFO: Gauge GaugeFamily "build_info" ["version"]
