@@ -299,6 +299,7 @@ impl RelayArgs {
                 jump_to_live: self.jump_to_live,
                 refusals: self.refuse.iter().map(refusal).collect(),
             },
+            lists: None,
         })
     }
 }

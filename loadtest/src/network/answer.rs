@@ -82,20 +82,24 @@ pub(super) async fn never() -> Response {
     std::future::pending().await
 }
 
-/// The connection breaks off before, or with, the first byte of the body.
+/// The connection breaks off without an answer: nothing has left when the body fails at once.
 pub(super) fn abort() -> Response {
-    broken_off(Vec::new())
+    car_stream(Body::from_stream(stream::iter([reset()])))
 }
 
 /// The body breaks off after these bytes.
 pub(super) fn broken_off(bytes: Vec<u8>) -> Response {
     let end = stream::once(async {
         // What is before it must have left first.
-        tokio::task::yield_now().await;
-        Err(io::ErrorKind::ConnectionReset.into())
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        reset()
     });
-    let start = stream::iter((!bytes.is_empty()).then(|| Ok(Bytes::from(bytes))));
+    let start = stream::iter([Ok(Bytes::from(bytes))]);
     car_stream(Body::from_stream(start.chain(end)))
+}
+
+fn reset() -> io::Result<Bytes> {
+    Err(io::ErrorKind::ConnectionReset.into())
 }
 
 fn car_stream(body: Body) -> Response {

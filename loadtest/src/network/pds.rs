@@ -251,7 +251,7 @@ fn list_records(
     let limit = query.limit(50, 100)?;
     let reverse = query.get("reverse") == Some("true");
     let prefix = format!("{collection}/");
-    let all = built.records.range::<str, _>(prefix.as_str()..);
+    let all = built.records.range(Arc::from(prefix.as_str())..);
     let mut rows: Vec<(&str, Cid)> = all
         .map_while(|(path, (cid, _))| Some((path.strip_prefix(&prefix)?, *cid)))
         .filter(|(rkey, _)| match query.get("cursor") {

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde_json::{Value as Json_, json};
 
-use super::answer::{self, Query};
+use super::answer::Query;
 use super::fault::Fault;
 use super::state::{Shared, locked};
 use crate::dagcbor::Cid;

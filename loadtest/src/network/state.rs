@@ -297,8 +297,8 @@ impl Shared {
 
     /// Adds a commit of one record.
     pub(super) fn edit(&self, at: usize, path: Arc<str>, content: Option<u64>) -> Tid {
-        let rev = self.next_rev();
         let mut account = self.account(at);
+        let rev = self.next_rev();
         account.edits.push(Edit { rev, path, content });
         (account.head, account.collections) = (None, None);
         rev
