@@ -156,18 +156,6 @@ async fn a_relay_with_a_stream_has_the_lists_too() {
             ..RelayOptions::default()
         },
     );
-    let url = format!(
-        "{}/xrpc/com.atproto.sync.listRepos?limit=10",
-        relay.unwrap().http_url()
-    );
-    assert!(Client::new().get(&url).await.is_err(), "it stopped");
-    let relay = penstock_loadtest::RelayServer::start(
-        &world,
-        RelayOptions {
-            lists: Some(network.relay_routes()),
-            ..RelayOptions::default()
-        },
-    );
     let relay = relay.unwrap();
     let url = format!(
         "{}/xrpc/com.atproto.sync.listRepos?limit=10",

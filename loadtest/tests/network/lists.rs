@@ -117,12 +117,10 @@ async fn a_lying_list_names_nobody_and_old_revs() {
     let client = Client::new();
     network.set_host_fault(3, Some(Fault::LyingList));
     let url = network.host_urls().nth(3).unwrap();
-    let rows = client.pages(
-        &format!("{url}/xrpc/com.atproto.sync.listRepos?limit=4"),
-        "repos",
-    );
+    let url = format!("{url}/xrpc/com.atproto.sync.listRepos?limit=4");
+    let rows = client.pages(&url, "repos").await;
     let (mut unknown, mut old) = (0, 0);
-    for row in rows.await {
+    for row in rows {
         let did = row["did"].as_str().unwrap();
         match network.expected(did) {
             Some(Expected::Records { rev, .. }) => {

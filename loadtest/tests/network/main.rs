@@ -25,6 +25,11 @@ fn options() -> Options {
     }
 }
 
+/// A DID as a parameter of a URL: those of did:web have a `%` of their own.
+fn quoted(did: &str) -> String {
+    did.replace('%', "%25")
+}
+
 /// Asks as a polite reader would, and follows redirects by itself.
 struct Client(reqwest::Client);
 
@@ -92,7 +97,7 @@ impl Client {
     async fn read_once(&self, network: &Network, did: &str) -> Result<Repository, Outcome> {
         let document = self.document(network, did).await?;
         let pds = document["service"][0]["serviceEndpoint"].as_str().unwrap();
-        let url = format!("{pds}/xrpc/com.atproto.sync.getRepo?did={did}");
+        let url = format!("{pds}/xrpc/com.atproto.sync.getRepo?did={}", quoted(did));
         let mut response = self.get(&url).await.map_err(failure)?;
         let status = response.status().as_u16();
         if status == 400 {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use penstock_loadtest::network::{Expected, ExpectedRecord, Network, Options};
 use penstock_loadtest::{Tid, network::Change};
 
-use super::{Client, NOW, compare, options, reader};
+use super::{Client, NOW, compare, options, quoted, reader};
 
 fn records(network: &Network, did: &str) -> (String, Vec<ExpectedRecord>) {
     match network.expected(did) {
@@ -36,7 +36,8 @@ async fn cars_give_exactly_the_records() {
     for did in &dids {
         compare(&client, &network, did).await;
         let (rev, _) = records(&network, did);
-        let url = format!("{}.sync.getLatestCommit?did={did}", pds(&network, did));
+        let param = quoted(did);
+        let url = format!("{}.sync.getLatestCommit?did={param}", pds(&network, did));
         assert_eq!(client.json(&url).await.1["rev"], rev);
     }
     let (_, large) = records(&network, &dids[0]);
@@ -72,8 +73,9 @@ async fn since_gives_what_is_newer() {
     let (mut none, mut some) = (0, 0);
     for did in network.dids() {
         let (rev, all) = records(&network, &did);
+        let param = quoted(&did);
         let url = format!(
-            "{}.sync.getRepo?did={did}&since={since}",
+            "{}.sync.getRepo?did={param}&since={since}",
             pds(&network, &did)
         );
         let bytes = client.get(&url).await.unwrap().bytes().await.unwrap();
@@ -108,8 +110,9 @@ async fn blocks_come_in_the_order_of_a_pds() {
     let client = Client::new();
     for did in network.dids().iter().take(20) {
         let (newest, all) = records(&network, did);
+        let param = quoted(did);
         let revs: BTreeMap<&str, &str> = all.iter().map(|r| (&*r.cid, &*r.rev)).collect();
-        let url = format!("{}.sync.getRepo?did={did}", pds(&network, did));
+        let url = format!("{}.sync.getRepo?did={param}", pds(&network, did));
         let bytes = client.get(&url).await.unwrap().bytes().await.unwrap();
         let car = reader::car(&bytes).unwrap();
         let mut last = newest;
@@ -141,9 +144,10 @@ async fn records_one_by_one_and_in_pages() {
     let client = Client::new();
     let did = &network.dids()[1];
     let (_, all) = records(&network, did);
+    let param = quoted(did);
     let base = pds(&network, did);
     let (_, about) = client
-        .json(&format!("{base}.repo.describeRepo?repo={did}"))
+        .json(&format!("{base}.repo.describeRepo?repo={param}"))
         .await;
     assert_eq!(about["didDoc"]["id"], **did);
     let mut listed = BTreeMap::new();
@@ -151,7 +155,7 @@ async fn records_one_by_one_and_in_pages() {
         let collection = collection.as_str().unwrap();
         for reverse in [false, true] {
             let url = format!(
-                "{base}.repo.listRecords?repo={did}&collection={collection}&limit=7&reverse={reverse}"
+                "{base}.repo.listRecords?repo={param}&collection={collection}&limit=7&reverse={reverse}"
             );
             let rows = client.pages(&url, "records").await;
             let uris: Vec<_> = rows
@@ -174,7 +178,7 @@ async fn records_one_by_one_and_in_pages() {
     assert_eq!(listed, expected);
     for record in all.iter().take(10) {
         let (collection, rkey) = record.path.split_once('/').unwrap();
-        let url = format!("{base}.sync.getRecord?did={did}&collection={collection}&rkey={rkey}");
+        let url = format!("{base}.sync.getRecord?did={param}&collection={collection}&rkey={rkey}");
         let bytes = client.get(&url).await.unwrap().bytes().await.unwrap();
         let car = reader::car(&bytes).unwrap();
         assert!(
@@ -200,6 +204,7 @@ async fn changes_are_new_commits() {
     };
     for did in network.dids().iter().take(10) {
         let before = records(&network, did);
+        let param = quoted(did);
         let edit = network.edit(did).unwrap();
         has(&edit, did);
         assert!(edit.rev > before.0);
@@ -213,7 +218,7 @@ async fn changes_are_new_commits() {
         has(&delete, did);
         compare(&client, &network, did).await;
         let url = format!(
-            "{}.sync.getRepo?did={did}&since={}",
+            "{}.sync.getRepo?did={param}&since={}",
             pds(&network, did),
             edit.rev
         );
