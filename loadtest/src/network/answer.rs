@@ -10,6 +10,9 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
 use serde_json::Value as Json;
 
+/// An answer that says no.
+pub(super) type Refusal = Box<Response>;
+
 /// The parameters of a request.
 pub(super) struct Query(HashMap<String, String>);
 
@@ -23,32 +26,32 @@ impl Query {
         self.0.get(name).map(String::as_str)
     }
 
-    pub(super) fn need(&self, name: &str) -> Result<&str, Response> {
+    pub(super) fn need(&self, name: &str) -> Result<&str, Refusal> {
         let missing = || {
             let text = format!("Error: Params must have the property \"{name}\"");
-            error(StatusCode::BAD_REQUEST, "InvalidRequest", &text)
+            refusal(StatusCode::BAD_REQUEST, "InvalidRequest", &text)
         };
         self.get(name).ok_or_else(missing)
     }
 
     /// `limit`, which must lie between 1 and `most`.
-    pub(super) fn limit(&self, default: usize, most: usize) -> Result<usize, Response> {
+    pub(super) fn limit(&self, default: usize, most: usize) -> Result<usize, Refusal> {
         let limit = self.get("limit").map(str::parse).transpose();
         match limit {
             Ok(None) => Ok(default),
             Ok(Some(limit)) if (1..=most).contains(&limit) => Ok(limit),
             _ => {
                 let text = format!("Error: limit must be between 1 and {most}");
-                Err(error(StatusCode::BAD_REQUEST, "InvalidRequest", &text))
+                Err(refusal(StatusCode::BAD_REQUEST, "InvalidRequest", &text))
             }
         }
     }
 
     /// A numeric cursor; 0 where there is none.
-    pub(super) fn cursor(&self) -> Result<usize, Response> {
+    pub(super) fn cursor(&self) -> Result<usize, Refusal> {
         let cursor = self.get("cursor").map_or(Ok(0), str::parse);
         let text = "Malformed cursor";
-        cursor.map_err(|_| error(StatusCode::BAD_REQUEST, "InvalidRequest", text))
+        cursor.map_err(|_| refusal(StatusCode::BAD_REQUEST, "InvalidRequest", text))
     }
 }
 
@@ -56,6 +59,11 @@ impl Query {
 pub(super) fn error(status: StatusCode, name: &str, message: &str) -> Response {
     let body = serde_json::json!({ "error": name, "message": message });
     (status, axum::Json(body)).into_response()
+}
+
+/// The same, to return early with.
+pub(super) fn refusal(status: StatusCode, name: &str, message: &str) -> Refusal {
+    error(status, name, message).into()
 }
 
 /// A page of a list, with a cursor if there is more.

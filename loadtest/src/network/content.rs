@@ -1,5 +1,6 @@
 //! What is in a repository: made anew from its seed whenever it is asked for.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -198,7 +199,7 @@ impl Builder {
         let mut blocks: Vec<Block> = blocks
             .map(|(cid, (rev, bytes))| Block { cid, rev, bytes })
             .collect();
-        blocks.sort_unstable_by(|a, b| (b.rev, b.cid).cmp(&(a.rev, a.cid)));
+        blocks.sort_unstable_by_key(|block| Reverse((block.rev, block.cid)));
         Built {
             key: self.repo.key,
             rev,

@@ -1,5 +1,6 @@
 //! What a reader must hold, and changes to it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use rand::{RngExt, SeedableRng};
@@ -7,7 +8,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::content::mix;
 use super::fault::{Failure, Fault, Outcome};
-use super::{Network, RelayRepos};
+use super::{Network, RelayRepos, pds};
+use crate::oracle::{Oracle, Record, RepoState};
 use crate::tid::Tid;
 
 /// What must become of a repository when its host is asked for all of it, as often as it takes.
@@ -82,6 +84,57 @@ impl Network {
         Expected::Records {
             rev: built.rev.to_string(),
             records: records.collect(),
+        }
+    }
+
+    /// The same of all repositories, as [`check`](crate::check()) compares it with a dump: the records of those that can be had,
+    /// and how their accounts stand. Handles are not told.
+    pub fn oracle(&self) -> Oracle {
+        let mut oracle = Oracle::default();
+        for (at, did) in self.dids().into_iter().enumerate() {
+            let (rev, status) = match self.expected(&did) {
+                Some(Expected::Records { rev, .. }) => {
+                    self.add_records(at, &did, &mut oracle);
+                    (Some(rev), None)
+                }
+                Some(Expected::Inactive(status)) => (None, Some(status.to_owned())),
+                _ => continue,
+            };
+            let state = RepoState {
+                did: did.clone(),
+                handle: None,
+                active: status.is_none(),
+                status,
+                commit_rev: rev.clone(),
+                rev,
+            };
+            oracle.repos.insert(did, state);
+        }
+        oracle
+    }
+
+    fn add_records(&self, at: usize, did: &str, oracle: &mut Oracle) {
+        let built = self.shared.built(at);
+        let values: HashMap<_, _> = built
+            .blocks
+            .iter()
+            .map(|block| (block.cid, block))
+            .collect();
+        for (path, (cid, rev)) in &built.records {
+            let (collection, rkey) = path.split_once('/').unwrap_or((path, ""));
+            let record = Record {
+                did: did.to_owned(),
+                collection: collection.to_owned(),
+                rkey: rkey.to_owned(),
+                cid: cid.to_string(),
+                rev: rev.to_string(),
+                value: values
+                    .get(cid)
+                    .map(|block| pds::record_json(block))
+                    .unwrap_or_default(),
+            };
+            let key = (did.to_owned(), collection.to_owned(), rkey.to_owned());
+            oracle.records.insert(key, record);
         }
     }
 

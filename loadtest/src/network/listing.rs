@@ -7,7 +7,7 @@ use axum::response::Response;
 use serde_json::json;
 
 use super::RelayRepos;
-use super::answer::{self, Query};
+use super::answer::{self, Query, Refusal};
 use super::fault::Fault;
 use super::pds;
 use super::state::{Shared, Standing, locked};
@@ -21,13 +21,13 @@ pub(super) async fn respond(shared: Arc<Shared>, uri: Uri) -> Response {
         "com.atproto.sync.listReposByCollection" => list_by_collection(&shared, &query),
         "com.atproto.sync.listHosts" => list_hosts(&shared, &query),
         "com.atproto.sync.getRepo" => get_repo(&shared, &uri, &query),
-        _ => Err(answer::error(
+        _ => Err(answer::refusal(
             StatusCode::NOT_FOUND,
             "NotFound",
             "Not Found",
         )),
     };
-    answer.unwrap_or_else(|error| error)
+    answer.unwrap_or_else(|refusal| *refusal)
 }
 
 /// A page of accounts by number.
@@ -36,7 +36,7 @@ fn accounts(
     query: &Query,
     most: usize,
     chosen: impl Fn(usize) -> bool,
-) -> Result<(Vec<usize>, Option<String>), Response> {
+) -> Result<(Vec<usize>, Option<String>), Refusal> {
     let limit = query.limit(500, most)?;
     let from = query.cursor()?;
     let mut rows: Vec<usize> = (from..shared.accounts.len())
@@ -52,14 +52,14 @@ fn accounts(
     Ok((rows, cursor))
 }
 
-fn list_repos(shared: &Shared, query: &Query) -> Result<Response, Response> {
+fn list_repos(shared: &Shared, query: &Query) -> Result<Response, Refusal> {
     let (rows, cursor) = accounts(shared, query, 1000, |_| true)?;
     let rows = rows.iter().map(|at| pds::listed(shared, *at)).collect();
     Ok(answer::page("repos", rows, cursor))
 }
 
 /// Accounts that are not active are not listed.
-fn list_by_collection(shared: &Shared, query: &Query) -> Result<Response, Response> {
+fn list_by_collection(shared: &Shared, query: &Query) -> Result<Response, Refusal> {
     let collection = query.need("collection")?;
     let (rows, cursor) = accounts(shared, query, 2000, |at| {
         let active = matches!(shared.standing(at), Standing::Active)
@@ -72,7 +72,7 @@ fn list_by_collection(shared: &Shared, query: &Query) -> Result<Response, Respon
     Ok(answer::page("repos", rows.collect(), cursor))
 }
 
-fn list_hosts(shared: &Shared, query: &Query) -> Result<Response, Response> {
+fn list_hosts(shared: &Shared, query: &Query) -> Result<Response, Refusal> {
     let limit = query.limit(200, 1000)?;
     let from = query.cursor()?;
     let hosts = shared.hosts.iter().skip(from).take(limit);
@@ -90,12 +90,12 @@ fn list_hosts(shared: &Shared, query: &Query) -> Result<Response, Response> {
 }
 
 /// What the relay does with `getRepo`: it has a copy without faults, sends to the PDS, or knows no such method.
-fn get_repo(shared: &Shared, uri: &Uri, query: &Query) -> Result<Response, Response> {
+fn get_repo(shared: &Shared, uri: &Uri, query: &Query) -> Result<Response, Refusal> {
     let did = query.need("did")?;
-    let not_found = || answer::error(StatusCode::NOT_FOUND, "RepoNotFound", "no such repo");
+    let not_found = || answer::refusal(StatusCode::NOT_FOUND, "RepoNotFound", "no such repo");
     let at = shared.find(did).ok_or_else(not_found)?;
     match shared.options.relay_repos {
-        RelayRepos::None => Err(answer::error(
+        RelayRepos::None => Err(answer::refusal(
             StatusCode::NOT_FOUND,
             "NotFound",
             "Not Found",
@@ -109,7 +109,7 @@ fn get_repo(shared: &Shared, uri: &Uri, query: &Query) -> Result<Response, Respo
             Standing::NotThere => Err(not_found()),
             Standing::Inactive(status, name) => {
                 let text = format!("account is {status}");
-                Err(answer::error(StatusCode::FORBIDDEN, name, &text))
+                Err(answer::refusal(StatusCode::FORBIDDEN, name, &text))
             }
         },
     }

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use ciborium::Value as Cbor;
 use serde_json::json;
 
-use super::answer::{self, Query};
+use super::answer::{self, Query, Refusal};
 use super::car;
 use super::content::{Block, Built};
 use super::fault::Fault;
@@ -32,7 +32,7 @@ pub(super) async fn respond(shared: Arc<Shared>, host: usize, uri: Uri) -> Respo
         "com.atproto.sync.listRepos" => list_repos(&shared, host, &query),
         _ => about_repo(&shared, host, method, &uri, &query).await,
     };
-    answer.unwrap_or_else(|error| error)
+    answer.unwrap_or_else(|refusal| *refusal)
 }
 
 /// What a faulty host answers to everything.
@@ -82,7 +82,7 @@ async fn about_repo(
     method: &str,
     uri: &Uri,
     query: &Query,
-) -> Result<Response, Response> {
+) -> Result<Response, Refusal> {
     let name = match method {
         "com.atproto.repo.listRecords" | "com.atproto.repo.describeRepo" => "repo",
         "com.atproto.sync.getRepo"
@@ -91,7 +91,7 @@ async fn about_repo(
         | "com.atproto.sync.getRecord" => "did",
         _ => {
             let (status, text) = (StatusCode::NOT_IMPLEMENTED, "Method Not Implemented");
-            return Err(answer::error(status, "MethodNotImplemented", text));
+            return Err(answer::refusal(status, "MethodNotImplemented", text));
         }
     };
     let did = query.need(name)?;
@@ -103,12 +103,12 @@ async fn about_repo(
             let mut account = shared.account(at);
             account.refused += 1;
             if account.refused <= 3 {
-                return Err(unavailable());
+                return Err(unavailable().into());
             }
         }
         Some(fault) => {
             if let Some(response) = transport(&shared.hosts[host].url, fault, uri).await {
-                return Err(response);
+                return Err(response.into());
             }
         }
         None => {}
@@ -121,7 +121,7 @@ async fn about_repo(
         Standing::NotThere => return Err(not_found(did)),
         Standing::Inactive(status, name) => {
             let text = format!("Repo has been {status}: {did}");
-            return Err(answer::error(StatusCode::BAD_REQUEST, name, &text));
+            return Err(answer::refusal(StatusCode::BAD_REQUEST, name, &text));
         }
     }
     match method {
@@ -150,12 +150,12 @@ async fn about_repo(
     }
 }
 
-fn not_found(did: &str) -> Response {
+fn not_found(did: &str) -> Refusal {
     let text = format!("Could not find repo for DID: {did}");
-    answer::error(StatusCode::BAD_REQUEST, "RepoNotFound", &text)
+    answer::refusal(StatusCode::BAD_REQUEST, "RepoNotFound", &text)
 }
 
-fn status(shared: &Shared, at: usize, host: usize, did: &str) -> Result<Response, Response> {
+fn status(shared: &Shared, at: usize, host: usize, did: &str) -> Result<Response, Refusal> {
     let body = match shared.standing_at(at, host) {
         Standing::NotThere => return Err(not_found(did)),
         Standing::Inactive(status, _) => json!({ "did": did, "active": false, "status": status }),
@@ -216,14 +216,14 @@ pub(super) fn get_repo(
 }
 
 /// The CAR of one record: commit, path through the tree, and the record.
-fn get_record(built: &Built, query: &Query, fault: Option<Fault>) -> Result<Response, Response> {
+fn get_record(built: &Built, query: &Query, fault: Option<Fault>) -> Result<Response, Refusal> {
     let path = format!("{}/{}", query.need("collection")?, query.need("rkey")?);
     let held = fault == Some(Fault::MissingBlock)
         && built.newest().is_some_and(|(newest, _)| **newest == *path);
     let record = built.records.get(path.as_str()).filter(|_| !held);
     let Some((cid, _)) = record else {
         let text = format!("Could not locate record: {path}");
-        return Err(answer::error(
+        return Err(answer::refusal(
             StatusCode::BAD_REQUEST,
             "RecordNotFound",
             &text,
@@ -246,7 +246,7 @@ fn list_records(
     did: &str,
     query: &Query,
     fault: Option<Fault>,
-) -> Result<Response, Response> {
+) -> Result<Response, Refusal> {
     let collection = query.need("collection")?;
     let limit = query.limit(50, 100)?;
     let reverse = query.get("reverse") == Some("true");
@@ -279,7 +279,8 @@ fn list_records(
     Ok(answer::page("records", records.collect(), cursor))
 }
 
-fn record_json(block: &Block) -> serde_json::Value {
+/// A record's JSON.
+pub(super) fn record_json(block: &Block) -> serde_json::Value {
     let value = ciborium::from_reader(&block.bytes[..]);
     to_json(&value.unwrap_or(Cbor::Null))
 }
@@ -308,7 +309,7 @@ fn to_json(value: &Cbor) -> serde_json::Value {
 }
 
 /// The accounts of a host, by number; deleted ones are not listed.
-fn list_repos(shared: &Shared, host: usize, query: &Query) -> Result<Response, Response> {
+fn list_repos(shared: &Shared, host: usize, query: &Query) -> Result<Response, Refusal> {
     let limit = query.limit(500, 1000)?;
     let from = query.cursor()?;
     let residents = locked(&shared.hosts[host].residents);

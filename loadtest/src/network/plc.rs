@@ -6,9 +6,9 @@ use axum::Json;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use serde_json::{Value as Json_, json};
+use serde_json::{Value, json};
 
-use super::answer::Query;
+use super::answer::{Query, Refusal};
 use super::fault::Fault;
 use super::state::{Shared, locked};
 use crate::dagcbor::Cid;
@@ -30,7 +30,7 @@ pub(super) async fn respond(shared: Arc<Shared>, uri: Uri) -> Response {
     let path = uri.path().trim_start_matches('/').replace("%3A", ":");
     if path == "export" {
         let query = Query::of(&uri);
-        return export(&shared, &query).unwrap_or_else(|error| error);
+        return export(&shared, &query).unwrap_or_else(|refusal| *refusal);
     }
     let (did, rest) = path.split_once('/').unwrap_or((&path, ""));
     let found = shared.find(did).filter(|_| did.starts_with("did:plc:"));
@@ -72,7 +72,7 @@ fn nth_key(shared: &Shared, at: usize) -> usize {
 }
 
 /// The DID document as it is now.
-pub(super) fn document(shared: &Shared, at: usize) -> Json_ {
+pub(super) fn document(shared: &Shared, at: usize) -> Value {
     let key = shared.key(at, nth_key(shared, at)).multibase();
     let account = shared.account(at);
     let did = &account.did;
@@ -132,7 +132,7 @@ fn operations(shared: &Shared, at: usize) -> Vec<Operation> {
     log
 }
 
-fn entry(shared: &Shared, operation: Operation) -> Json_ {
+fn entry(shared: &Shared, operation: Operation) -> Value {
     let Operation { when, at, nth } = operation;
     let fault = shared.fault(at);
     let cid = Cid::of(format!("{at} {nth}").as_bytes()).to_string();
@@ -171,8 +171,8 @@ fn entry(shared: &Shared, operation: Operation) -> Json_ {
 }
 
 /// JSON lines of all operations after a time, oldest first.
-fn export(shared: &Shared, query: &Query) -> Result<Response, Response> {
-    let bad = |text: &str| message(StatusCode::BAD_REQUEST, text.to_owned());
+fn export(shared: &Shared, query: &Query) -> Result<Response, Refusal> {
+    let bad = |text: &str| Refusal::from(message(StatusCode::BAD_REQUEST, text.to_owned()));
     let count = match query.get("count").map_or(Ok(10), str::parse) {
         Ok(count @ 1..=1000) => count,
         _ => return Err(bad("count must be between 1 and 1000")),
