@@ -66,7 +66,7 @@ pub(super) struct Built {
     pub tree: Mst,
     /// By path: the CID, and the commit that wrote it.
     pub records: BTreeMap<Arc<str>, (Cid, Tid)>,
-    /// As a PDS sends them: newest `rev` first, then by CID, descending.
+    /// As a PDS sends them: newest `rev` first, then by the text of the CID, descending.
     pub blocks: Vec<Block>,
 }
 
@@ -199,7 +199,7 @@ impl Builder {
         let mut blocks: Vec<Block> = blocks
             .map(|(cid, (rev, bytes))| Block { cid, rev, bytes })
             .collect();
-        blocks.sort_unstable_by_key(|block| Reverse((block.rev, block.cid)));
+        blocks.sort_by_cached_key(|block| Reverse((block.rev, block.cid.to_string())));
         Built {
             key: self.repo.key,
             rev,

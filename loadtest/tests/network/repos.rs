@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use penstock_loadtest::network::{Expected, ExpectedRecord, Network, Options};
+use penstock_loadtest::network::{Expected, ExpectedRecord, Fault, Network, Options};
 use penstock_loadtest::{Tid, network::Change};
 
 use super::{Client, NOW, compare, options, quoted, reader};
@@ -115,22 +115,12 @@ async fn blocks_come_in_the_order_of_a_pds() {
         let url = format!("{}.sync.getRepo?did={param}", pds(&network, did));
         let bytes = client.get(&url).await.unwrap().bytes().await.unwrap();
         let car = reader::car(&bytes).unwrap();
-        let mut last = newest;
-        let mut cid = vec![0xff];
-        for (next, _) in &car.blocks {
-            let name = reader::text(next);
-            match revs.get(name.as_str()) {
-                Some(rev) if **rev < *last => last = (*rev).to_owned(),
-                Some(rev) => assert_eq!(*rev, last),
-                None if *next > cid => {
-                    // A node of an older commit comes first in it.
-                    cid = vec![0xff];
-                    continue;
-                }
-                None => {}
-            }
-            cid.clone_from(next);
-        }
+        assert_eq!(newest, revs.values().max().copied().unwrap_or(&newest));
+        let sent = car.blocks.iter().map(|(cid, _)| reader::text(cid));
+        let sent: Vec<_> = sent
+            .filter_map(|cid| Some((*revs.get(cid.as_str())?, cid)))
+            .collect();
+        assert!(sent.is_sorted_by(|before, after| before > after), "{did}");
     }
 }
 
@@ -224,5 +214,47 @@ async fn changes_are_new_commits() {
         );
         let bytes = client.get(&url).await.unwrap().bytes().await.unwrap();
         assert!(reader::car(&bytes).unwrap().blocks.len() < 20);
+    }
+}
+
+/// The oracle has what a reader gets by `listRecords`, values too.
+#[tokio::test]
+async fn the_oracle_has_all_records() {
+    let network = Network::start(Options {
+        repos: 30,
+        faults: vec![(Fault::Truncated, 0.2), (Fault::TakenDown, 0.2)],
+        ..options()
+    });
+    let (network, client) = (network.unwrap(), Client::new());
+    let oracle = network.oracle();
+    let mut held = 0;
+    for did in network.dids() {
+        let state = oracle.repos.get(&did);
+        match network.expected(&did).unwrap() {
+            Expected::Records { rev, records } => {
+                assert_eq!(state.unwrap().rev.as_ref(), Some(&rev));
+                held += records.len();
+            }
+            Expected::Inactive(status) => {
+                assert_eq!(state.unwrap().status.as_deref(), Some(status));
+            }
+            Expected::Fails(_) => assert_eq!(state, None),
+        }
+    }
+    assert_eq!(oracle.records.len(), held);
+    let records = oracle.records.values();
+    let (did, collection) = records
+        .map(|record| (&record.did, &record.collection))
+        .next()
+        .unwrap();
+    let param = quoted(did);
+    let url = format!(
+        "{}.repo.listRecords?repo={param}&collection={collection}",
+        pds(&network, did)
+    );
+    for row in client.pages(&url, "records").await {
+        let rkey = row["uri"].as_str().unwrap().rsplit('/').next().unwrap();
+        let key = (did.clone(), collection.clone(), rkey.to_owned());
+        assert_eq!(oracle.records[&key].value, row["value"]);
     }
 }
