@@ -23,6 +23,7 @@ mod history;
 pub mod log;
 pub mod message;
 pub mod mst;
+pub mod network;
 mod numbering;
 mod oracle;
 mod records;

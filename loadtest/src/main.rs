@@ -1,7 +1,9 @@
 //! The `penstock-loadtest` command: a simulated relay, prepared streams, and the comparison with what must be held.
 
+mod serve;
+
 use std::fs::File;
-use std::io::{BufReader, IsTerminal, Write};
+use std::io::{BufReader, IsTerminal};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -30,6 +32,9 @@ enum Command {
     ///
     /// Serves subscribeRepos, a PLC directory at GET /{did} and the expected state at GET /oracle.
     Relay(Box<RelayArgs>),
+    /// Serves a simulated network of PDSes, a PLC directory and a relay's lists until it is stopped; prints one JSON line with
+    /// their URLs once it is ready.
+    Network(Box<serve::NetworkArgs>),
     /// Makes a stream into a folder: frames.bin, frames.idx, oracle.jsonl, accounts.jsonl, manifest.json.
     Prepare(Box<PrepareArgs>),
     /// Compares a dump with the expected state; exits 1 if anything is missing, extra or different.
@@ -299,6 +304,7 @@ impl RelayArgs {
                 jump_to_live: self.jump_to_live,
                 refusals: self.refuse.iter().map(refusal).collect(),
             },
+            lists: None,
         })
     }
 }
@@ -348,6 +354,7 @@ fn main() -> ExitCode {
         .init();
     let result = match Cli::parse().command {
         Command::Relay(args) => relay(&args),
+        Command::Network(args) => serve::network(&args),
         Command::Prepare(args) => make(&args),
         Command::Check(args) => compare(&args),
         Command::Speed(args) => speed(&args),
@@ -383,19 +390,7 @@ fn relay(args: &RelayArgs) -> anyhow::Result<ExitCode> {
         "oracle_url": format!("{}/oracle", server.http_url()),
         "summary": summary,
     });
-    let mut out = std::io::stdout();
-    writeln!(out, "{ready}")?;
-    out.flush()?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        tokio::select! {
-            result = tokio::signal::ctrl_c() => result,
-            _ = term.recv() => Ok(()),
-        }
-    })?;
+    serve::until_stopped(&ready)?;
     eprintln!(
         "{} connections, {} frames sent",
         server.connections(),

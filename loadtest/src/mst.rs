@@ -276,6 +276,21 @@ impl Mst {
         nodes
     }
 
+    /// Every node that can be seen, parents first.
+    pub fn nodes(&self) -> Vec<(Cid, Vec<u8>)> {
+        fn walk(link: &Link, out: &mut Vec<(Cid, Vec<u8>)>) {
+            if let Link::Node(node) = link {
+                out.push((node.cid(), node.encode()));
+                node.left.iter().for_each(|left| walk(left, out));
+                let rights = node.entries.iter().filter_map(|entry| entry.right.as_ref());
+                rights.for_each(|right| walk(right, out));
+            }
+        }
+        let mut out = Vec::new();
+        walk(&self.root, &mut out);
+        out
+    }
+
     /// Reads a tree from blocks; what is not among them becomes a stub.
     pub fn from_blocks(root: Cid, blocks: &HashMap<Cid, Vec<u8>>) -> Result<Self, TreeError> {
         let root = load(root, blocks)?;

@@ -97,6 +97,8 @@ pub struct RelayOptions {
     pub too_slow: Option<usize>,
     /// What goes wrong with connections.
     pub faults: ConnectionFaults,
+    /// Answers all other requests, as a [`Network`](crate::network::Network)'s lists of repositories do.
+    pub lists: Option<axum::Router>,
 }
 
 impl Default for RelayOptions {
@@ -109,6 +111,7 @@ impl Default for RelayOptions {
             oldest_seq: 0,
             too_slow: None,
             faults: ConnectionFaults::default(),
+            lists: None,
         }
     }
 }
@@ -314,6 +317,11 @@ async fn run(listener: std::net::TcpListener, shared: Arc<Shared>) -> io::Result
         .route("/retain-from/{seq}", axum::routing::post(retain_from))
         .route("/{did}", axum::routing::get(document))
         .with_state(shared.clone());
+    let lists = shared.options().lists.clone();
+    let router = match lists {
+        Some(lists) => router.fallback_service(lists),
+        None => router,
+    };
     tokio::spawn(axum::serve(HandedOver { handed, addr }, router).into_future());
     tokio::spawn(keep_pace(shared.clone()));
     loop {

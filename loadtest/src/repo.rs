@@ -211,6 +211,16 @@ pub fn commit_bytes(did: &str, rev: Tid, sig: Option<&[u8; 64]>, data: &Cid) -> 
 
 /// A CAR with one root.
 pub fn car<'a>(root: &Cid, blocks: impl IntoIterator<Item = (&'a Cid, &'a [u8])>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(6 * 1024);
+    car_header(&mut out, root);
+    for (cid, block) in blocks {
+        car_block(&mut out, cid, block);
+    }
+    out
+}
+
+/// Appends the header of a CAR.
+pub(crate) fn car_header(out: &mut Vec<u8>, root: &Cid) {
     let mut header = Vec::with_capacity(64);
     dagcbor::head(&mut header, 5, 2);
     dagcbor::text(&mut header, "roots");
@@ -218,19 +228,19 @@ pub fn car<'a>(root: &Cid, blocks: impl IntoIterator<Item = (&'a Cid, &'a [u8])>
     dagcbor::link(&mut header, root);
     dagcbor::text(&mut header, "version");
     dagcbor::int(&mut header, 1);
-    let mut out = Vec::with_capacity(6 * 1024);
-    uvarint(&mut out, header.len());
+    uvarint(out, header.len());
     out.extend_from_slice(&header);
-    for (cid, block) in blocks {
-        uvarint(&mut out, 36 + block.len());
-        out.extend_from_slice(&cid.to_bytes());
-        out.extend_from_slice(block);
-    }
-    out
+}
+
+/// Appends a block of a CAR.
+pub(crate) fn car_block(out: &mut Vec<u8>, cid: &Cid, block: &[u8]) {
+    uvarint(out, 36 + block.len());
+    out.extend_from_slice(&cid.to_bytes());
+    out.extend_from_slice(block);
 }
 
 /// Appends an unsigned LEB128.
-fn uvarint(out: &mut Vec<u8>, mut value: usize) {
+pub(crate) fn uvarint(out: &mut Vec<u8>, mut value: usize) {
     while value > 0x7f {
         out.push(value as u8 | 0x80);
         value >>= 7;

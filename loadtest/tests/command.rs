@@ -144,3 +144,31 @@ fn says_what_is_wrong() {
         );
     }
 }
+
+#[test]
+fn serves_a_network() {
+    let dir = tempfile::tempdir().unwrap();
+    let oracle = dir.path().join("oracle");
+    let oracle_arg = oracle.to_str().unwrap();
+    let args = ["network", "--repos", "50", "--hosts", "5", "--fault"];
+    let mut server = command()
+        .args(args)
+        .args(["all=0.01", "--oracle", oracle_arg])
+        .stdout(Stdio::piped())
+        .spawn()
+        .map(Killed)
+        .unwrap();
+    let mut line = String::new();
+    let out = server.0.stdout.take().unwrap();
+    BufReader::new(out).read_line(&mut line).unwrap();
+    let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(ready["hosts"].as_array().unwrap().len(), 5);
+    assert!(ready["plc_url"].is_string() && ready["relay_url"].is_string());
+    let (records, repos) = split(&oracle);
+    assert!(records.lines().count() > 100 && repos.lines().count() > 20);
+
+    let wrong = run(&["network", "--fault", "all=0.5"]);
+    assert!(!wrong.status.success());
+    let text = String::from_utf8(wrong.stderr).unwrap();
+    assert!(text.contains("shares of faults add up to"), "{text}");
+}
