@@ -28,6 +28,18 @@ const EXCEPTIONS: &[(&str, &str)] = &[
         "penstock_store_in_flight_limit",
         "the embedded store sends no requests",
     ),
+    (
+        "penstock_pds_throttled_total",
+        "no daemon fetches repositories yet",
+    ),
+    (
+        "penstock_identity_cache_hits_total",
+        "no daemon fetches repositories yet",
+    ),
+    (
+        "penstock_identity_fetches_total",
+        "no daemon fetches repositories yet",
+    ),
 ];
 
 /// Whether the rendering has a sample of a metric.
