@@ -48,6 +48,8 @@ impl Source {
             metrics: Arc::new(String::new),
             wanted: daemon::wanted(config, &clock),
             retry: Some(Arc::new(Retrier::new(store.clone(), clock, config))),
+            jobs: None,
+            worker: config.worker.clone(),
             tokens: Tokens::default(),
             trusted: true,
         }));

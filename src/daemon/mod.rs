@@ -135,6 +135,8 @@ pub async fn run(
         metrics: Arc::new(move || telemetry::metrics::render(&rendering)),
         wanted: wanted(config, &clock),
         retry: Some(Arc::new(retrier)),
+        jobs: None,
+        worker: config.worker.clone(),
         tokens: tokens(config),
         trusted: false,
     };
