@@ -304,17 +304,21 @@ fn read_id(id: Id) -> Result<u64, ApiError> {
 }
 
 fn jobs(state: &ApiState) -> Result<&dyn Jobs, ApiError> {
-    state.jobs.as_deref().ok_or_else(|| {
-        let message = match state.worker.id {
-            0 => "jobs are run by the daemon, and none is at work here: start 'penstock run'".to_owned(),
-            id => format!(
-                "jobs are run by worker 0, and this is worker {id} of {}: ask worker 0, at its http.listen (port 8400 \
-                 unless it was set) or its socket",
-                state.worker.count
-            ),
-        };
-        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "NotWorker0", message)
-    })
+    let jobs = state.jobs.as_deref();
+    jobs.ok_or_else(|| not_worker_0(state))
+}
+
+/// 503 that says whom to ask.
+pub(super) fn not_worker_0(state: &ApiState) -> ApiError {
+    let message = match state.worker.id {
+        0 => "this is the daemon's work, and none is at work here: start 'penstock run'".to_owned(),
+        id => format!(
+            "this is worker 0's work, and here is worker {id} of {}: ask worker 0, at its http.listen (port 8400 unless \
+             it was set) or its socket",
+            state.worker.count
+        ),
+    };
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "NotWorker0", message)
 }
 
 fn said(error: JobsError) -> ApiError {

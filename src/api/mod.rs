@@ -10,11 +10,13 @@ mod attempts;
 mod auth;
 mod backfill;
 pub mod client;
+mod collections;
 mod error;
 mod gaps;
 mod health;
 mod list;
 mod openapi;
+mod optout;
 mod params;
 mod quarantine;
 mod routes;
@@ -23,6 +25,7 @@ mod xrpc;
 
 pub use auth::Tokens;
 pub use backfill::BackfillRequest;
+pub use collections::{CollectionView, Collections, RemoveOutcome};
 pub use error::ApiError;
 pub use gaps::{Gaps, Interval, Missing, MissingReason, MissingState, Tail};
 pub use quarantine::{Retry, RetryOutcome, RetryReport, RetryRequest, RetryResult};
@@ -77,6 +80,8 @@ pub struct ApiState {
     pub retry: Option<Arc<dyn Retry>>,
     /// The jobs, where this is the daemon of worker 0.
     pub jobs: Option<Arc<dyn Jobs>>,
+    /// What changes the collections that are indexed, where this is the daemon of worker 0.
+    pub collections: Option<Arc<dyn Collections>>,
     /// Which worker this is.
     pub worker: config::Worker,
     /// The tokens that admin routes ask for.

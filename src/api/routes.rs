@@ -14,7 +14,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use super::auth::{self, Access};
 use super::error::ApiError;
 use super::params::{Parameter, Params};
-use super::{ApiState, admin, backfill, gaps, health, openapi, quarantine, xrpc};
+use super::{
+    ApiState, admin, backfill, collections, gaps, health, openapi, optout, quarantine, xrpc,
+};
 
 /// Most bytes of a body, unless its route says otherwise.
 const BODY_MAX: usize = 64 << 10;
@@ -38,6 +40,7 @@ pub(crate) struct Route {
 pub(crate) enum Verb {
     Get,
     Post,
+    Delete,
 }
 
 impl Verb {
@@ -46,6 +49,7 @@ impl Verb {
         match self {
             Self::Get => "get",
             Self::Post => "post",
+            Self::Delete => "delete",
         }
     }
 
@@ -53,6 +57,7 @@ impl Verb {
         match self {
             Self::Get => MethodFilter::GET,
             Self::Post => MethodFilter::POST,
+            Self::Delete => MethodFilter::DELETE,
         }
     }
 }
@@ -188,6 +193,8 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Route> {
         gaps::ROUTES,
         quarantine::ROUTES,
         backfill::ROUTES,
+        collections::ROUTES,
+        optout::ROUTES,
     ]
     .into_iter()
     .flatten()

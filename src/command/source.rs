@@ -49,6 +49,7 @@ impl Source {
             wanted: daemon::wanted(config, &clock),
             retry: Some(Arc::new(Retrier::new(store.clone(), clock, config))),
             jobs: None,
+            collections: None,
             worker: config.worker.clone(),
             tokens: Tokens::default(),
             trusted: true,

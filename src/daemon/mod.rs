@@ -136,6 +136,7 @@ pub async fn run(
         wanted: wanted(config, &clock),
         retry: Some(Arc::new(retrier)),
         jobs: None,
+        collections: None,
         worker: config.worker.clone(),
         tokens: tokens(config),
         trusted: false,

@@ -117,6 +117,7 @@ impl Site {
             wanted: Arc::new(wanted),
             retry: None,
             jobs: None,
+            collections: None,
             worker: Worker { id: 0, count: 1 },
             tokens: Tokens::default(),
             trusted: true,
