@@ -3,7 +3,9 @@
 //! `decode` lets nothing through that is refused here (its limits are those of the protocol, which are narrower), so a
 //! refusal means a fault of ours, never of the network.
 
-use super::{Fact, Removal, Scope, SnapshotDone, StoreError, WriteBatch};
+use super::{
+    Choice, Fact, JobFailure, JobRow, Removal, Scope, SnapshotDone, StoreError, WriteBatch,
+};
 
 /// Longest DID in bytes (the DID specification's limit in AT Protocol).
 const DID: usize = 2048;
@@ -19,6 +21,14 @@ const TEXT: usize = 16 << 10;
 const HANDLE: usize = 1024;
 /// Longest host of a relay.
 const RELAY: usize = 1024;
+/// Longest name of a choice, and longest address of a host.
+const NAME: usize = 1024;
+/// Longest body of a job.
+pub(super) const JOB_BODY: usize = 64 << 10;
+/// Longest body of a failure.
+pub(super) const FAILURE_BODY: usize = 16 << 10;
+/// Longest body of a choice.
+pub(super) const CHOICE_BODY: usize = 256 << 10;
 /// First version that a TID can't express.
 const VERSION: u64 = 1 << 53;
 /// Most items of a page.
@@ -87,11 +97,58 @@ pub(super) fn check_facts(facts: &[Fact]) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Refuses a job that no store can hold, and one that is not newer than the one that it replaces.
+pub(super) fn check_job(job: &JobRow, replaces: Option<u64>) -> Result<(), StoreError> {
+    signed("job id", job.id)?;
+    signed("epoch", job.epoch)?;
+    size("job", job.body.len(), JOB_BODY)?;
+    if replaces.is_some_and(|replaced| replaced >= job.epoch) {
+        let epoch = job.epoch;
+        return Err(StoreError::Refused(format!(
+            "the epoch {epoch} of job {} is not above the one that it replaces",
+            job.id
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses failures that no store can hold. A DID is taken as it was listed or given: what is wrong with it may be why it
+/// failed.
+pub(super) fn check_failures(failures: &[JobFailure]) -> Result<(), StoreError> {
+    for failure in failures {
+        signed("job id", failure.job)?;
+        name("DID", &failure.did, DID)?;
+        if failure.did.contains('\0') {
+            return Err(StoreError::Refused("a DID with a zero byte".to_owned()));
+        }
+        if !failure.collection.is_empty() {
+            collection(&failure.collection)?;
+        }
+        size("failure", failure.body.len(), FAILURE_BODY)?;
+    }
+    Ok(())
+}
+
+/// Refuses a choice that no store can hold.
+pub(super) fn check_choice(choice: &Choice) -> Result<(), StoreError> {
+    name("name", &choice.name, NAME)?;
+    size("choice", choice.body.len(), CHOICE_BODY)
+}
+
+/// Refuses a host of a repository that no store can hold.
+pub(super) fn check_pds(did: &str, pds: &str) -> Result<(), StoreError> {
+    text("DID", did, DID)?;
+    name("host", pds, NAME)
+}
+
 fn length(what: &str, text: &str, longest: usize) -> Result<(), StoreError> {
-    if text.len() <= longest {
+    size(what, text.len(), longest)
+}
+
+fn size(what: &str, len: usize, longest: usize) -> Result<(), StoreError> {
+    if len <= longest {
         return Ok(());
     }
-    let len = text.len();
     Err(StoreError::Refused(format!(
         "{what} of {len} bytes (at most {longest})"
     )))
@@ -104,12 +161,16 @@ fn repair(repair: &super::Repair) -> Result<(), StoreError> {
     id("repair id", &repair.id)
 }
 
-/// Ids come last in keys and cursors, so nothing but their length matters.
 fn id(what: &str, id: &str) -> Result<(), StoreError> {
-    if id.is_empty() {
+    name(what, id, ID)
+}
+
+/// Of what comes last in keys and cursors nothing but the length matters.
+fn name(what: &str, name: &str, longest: usize) -> Result<(), StoreError> {
+    if name.is_empty() {
         return Err(StoreError::Refused(format!("an empty {what}")));
     }
-    length(what, id, ID)
+    length(what, name, longest)
 }
 
 fn scope(scope: &Scope) -> Result<(), StoreError> {
@@ -140,11 +201,16 @@ fn text(what: &str, text: &str, longest: usize) -> Result<(), StoreError> {
 
 /// The protocol's `seq` is a signed integer of 64 bits.
 fn seq(seq: u64) -> Result<(), StoreError> {
-    if i64::try_from(seq).is_ok() {
+    signed("seq", seq)
+}
+
+/// Numbers of CQL are signed.
+fn signed(what: &str, number: u64) -> Result<(), StoreError> {
+    if i64::try_from(number).is_ok() {
         return Ok(());
     }
     Err(StoreError::Refused(format!(
-        "the seq {seq} is beyond 63 bits"
+        "the {what} {number} is beyond 63 bits"
     )))
 }
 

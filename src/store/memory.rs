@@ -4,7 +4,8 @@
 //! time of the question: the greatest write wins, and what is at or below a range delete is absent. Nothing is ever
 //! replaced or cleaned up, so no order of writes can matter. It shares no code with the embedded store.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod state;
+
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,12 +13,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    Complete, Fact, Floor, Health, IndexEntry, Page, QuarantineEntry, Quarantined, Record,
-    RecordsQuery, Removal, Repair, Repo, RepoStatus, Scope, SnapshotDone, Store, StoreError,
-    WriteBatch, check_batch, check_facts, check_removal, check_snapshot, page_limit,
+    Choice, ChoiceKind, Fact, Health, IndexEntry, JobFailure, JobRow, Page, QuarantineEntry,
+    REPAIRS_OF, Record, RecordsQuery, Removal, Repair, Repo, SnapshotDone, Store, StoreError,
+    WriteBatch, check_batch, check_choice, check_facts, check_failures, check_job, check_pds,
+    check_removal, check_snapshot, page_limit,
 };
-use crate::decode::{Cid, Tid};
+use crate::decode::Tid;
 use crate::slot::slot_of;
+use state::{FailureKey, Path, State, repair_key};
 
 /// A store in memory; what it holds ends with it.
 ///
@@ -28,41 +31,6 @@ pub struct MemoryStore {
     quarantine_max_bytes: u64,
     sync_lag: Duration,
     outages: AtomicU64,
-}
-
-/// One write to a record; the order of the fields is the order in which writes win.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Write {
-    version: u64,
-    delete: bool,
-    rev: Tid,
-    body: Option<Body>,
-}
-
-/// What a write carries; of two with one `rev` the greater CID wins, then the one that has JSON.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Body {
-    cid: Cid,
-    json: Option<Vec<u8>>,
-    record: Vec<u8>,
-}
-
-/// (did, collection, rkey).
-type Path = (String, String, String);
-
-#[derive(Debug, Default)]
-struct State {
-    closed: bool,
-    writes: BTreeMap<Path, BTreeSet<Write>>,
-    ranges: BTreeSet<(String, Scope, u64)>,
-    floors: BTreeSet<(String, Scope, u64)>,
-    revs: BTreeSet<(String, Tid, Cid, Cid)>,
-    statuses: BTreeSet<(String, u64, Vec<u8>)>,
-    handles: BTreeSet<(String, u64, String)>,
-    completes: BTreeSet<(String, u64, Tid, String)>,
-    facts: BTreeMap<(String, u32, u64, u64), Fact>,
-    repairs: BTreeMap<(u8, String, String), Repair>,
-    quarantine: BTreeMap<(u64, String), (QuarantineEntry, Vec<u8>)>,
 }
 
 impl Default for MemoryStore {
@@ -345,6 +313,119 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    async fn put_job(&self, job: &JobRow, epoch: Option<u64>) -> Result<bool, StoreError> {
+        check_job(job, epoch)?;
+        let mut state = self.write()?;
+        let held = state.jobs.get(&job.id).map(|held| held.epoch);
+        if held != epoch {
+            return Ok(false);
+        }
+        state.jobs.insert(job.id, job.clone());
+        Ok(true)
+    }
+
+    async fn job(&self, id: u64) -> Result<Option<JobRow>, StoreError> {
+        Ok(self.read().jobs.get(&id).cloned())
+    }
+
+    async fn jobs(&self, cursor: Option<&str>, limit: usize) -> Result<Page<JobRow>, StoreError> {
+        let before = cursor
+            .map(|cursor| cursor.parse::<u64>().map_err(|_| bad_cursor(cursor)))
+            .transpose()?;
+        let state = self.read();
+        let rows = state.jobs.values().rev();
+        let rows = rows.filter(|job| before.is_none_or(|before| job.id < before));
+        Ok(page(rows.cloned(), limit, |last| last.id.to_string()))
+    }
+
+    async fn put_failures(&self, failures: &[JobFailure]) -> Result<(), StoreError> {
+        check_failures(failures)?;
+        let mut state = self.write()?;
+        for failure in failures {
+            state
+                .failures
+                .insert(failure_key(failure), failure.body.clone());
+        }
+        Ok(())
+    }
+
+    async fn clear_failures(&self, failures: &[JobFailure]) -> Result<(), StoreError> {
+        let mut state = self.write()?;
+        for failure in failures {
+            state.failures.remove(&failure_key(failure));
+        }
+        Ok(())
+    }
+
+    async fn failure(
+        &self,
+        job: u64,
+        did: &str,
+        collection: &str,
+    ) -> Result<Option<JobFailure>, StoreError> {
+        let key = (job, did.to_owned(), collection.to_owned());
+        Ok(self.read().failures.get_key_value(&key).map(failure_of))
+    }
+
+    async fn failures(
+        &self,
+        job: u64,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<JobFailure>, StoreError> {
+        let after = cursor
+            .map(|cursor| cursor.rsplit_once('/').ok_or_else(|| bad_cursor(cursor)))
+            .transpose()?;
+        let state = self.read();
+        let rows = state.failures.iter().map(failure_of).filter(|failure| {
+            let at = (failure.did.as_str(), failure.collection.as_str());
+            failure.job == job && after.is_none_or(|after| at > after)
+        });
+        Ok(page(rows, limit, |last| {
+            format!("{}/{}", last.did, last.collection)
+        }))
+    }
+
+    async fn put_choice(&self, choice: &Choice) -> Result<(), StoreError> {
+        check_choice(choice)?;
+        let key = (choice.kind, choice.name.clone());
+        self.write()?.choices.insert(key, choice.clone());
+        Ok(())
+    }
+
+    async fn remove_choice(&self, kind: ChoiceKind, name: &str) -> Result<(), StoreError> {
+        self.write()?.choices.remove(&(kind, name.to_owned()));
+        Ok(())
+    }
+
+    async fn choices(
+        &self,
+        kind: ChoiceKind,
+        prefix: &str,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<Choice>, StoreError> {
+        let state = self.read();
+        let rows = state.choices.values().filter(|choice| {
+            choice.kind == kind
+                && choice.name.starts_with(prefix)
+                && cursor.is_none_or(|cursor| choice.name.as_str() > cursor)
+        });
+        Ok(page(rows.cloned(), limit, |last| last.name.clone()))
+    }
+
+    async fn repairs_of(&self, did: &str) -> Result<Vec<Repair>, StoreError> {
+        let state = self.read();
+        let rows = state.repairs.values().filter(|repair| repair.did == did);
+        Ok(rows.take(REPAIRS_OF).cloned().collect())
+    }
+
+    async fn put_pds(&self, did: &str, pds: &str) -> Result<(), StoreError> {
+        check_pds(did, pds)?;
+        self.write()?.hosts.insert(did.to_owned(), pds.to_owned());
+        Ok(())
+    }
+
     async fn health(&self) -> Result<Health, StoreError> {
         let state = self.read();
         let mut health = Health {
@@ -363,170 +444,30 @@ impl Store for MemoryStore {
     }
 }
 
-impl State {
-    fn apply(&mut self, batch: &WriteBatch, quarantine_max_bytes: u64) {
-        for write in batch.records() {
-            let path = (
-                write.did.to_owned(),
-                write.collection.to_owned(),
-                write.rkey.to_owned(),
-            );
-            self.writes.entry(path).or_default().insert(Write {
-                version: write.version,
-                delete: write.body.is_none(),
-                rev: write.rev,
-                body: write.body.map(|body| Body {
-                    cid: body.cid,
-                    json: body.json.map(<[u8]>::to_vec),
-                    record: body.record.to_vec(),
-                }),
-            });
-        }
-        for write in batch.revs() {
-            self.revs
-                .insert((write.did.to_owned(), write.rev, write.data, write.commit));
-        }
-        for write in batch.handles() {
-            self.handles
-                .insert((write.did.clone(), write.version, write.handle.clone()));
-        }
-        for write in batch.statuses() {
-            if let Some(repair) = &write.repair_if_stale
-                && let Some((version, status)) = self.status(&write.did)
-                && version >= write.version
-                && (version, &status) != (write.version, &write.status)
-            {
-                self.put_repair(repair);
-            }
-            self.statuses
-                .insert((write.did.clone(), write.version, write.status.cell()));
-        }
-        for repair in batch.repairs() {
-            self.put_repair(repair);
-        }
-        for row in batch.quarantined() {
-            self.put_quarantined(row, quarantine_max_bytes);
-        }
-    }
-
-    /// A repair is never overwritten.
-    fn put_repair(&mut self, repair: &Repair) {
-        self.repairs
-            .entry(repair_key(repair))
-            .or_insert_with(|| repair.clone());
-    }
-
-    /// The first row of an id stays; then the oldest bytes go until the bound holds.
-    fn put_quarantined(&mut self, row: &Quarantined, max_bytes: u64) {
-        if self.quarantine.keys().any(|(_, id)| *id == row.id) {
-            return;
-        }
-        let entry = row.entry();
-        self.quarantine
-            .insert((row.received, row.id.clone()), (entry, row.raw.clone()));
-        while self.quarantine_bytes() > max_bytes {
-            let oldest = self
-                .quarantine
-                .values_mut()
-                .find(|(entry, _)| !entry.evicted);
-            let Some((entry, raw)) = oldest else { break };
-            entry.evicted = true;
-            raw.clear();
-        }
-    }
-
-    fn quarantine_bytes(&self) -> u64 {
-        self.quarantine
-            .values()
-            .map(|(_, raw)| raw.len() as u64)
-            .sum()
-    }
-
-    /// The winning write, unless it deletes or a range delete covers it.
-    fn record(&self, path: &Path) -> Option<Record> {
-        let (did, collection, rkey) = path;
-        let newest = self.writes.get(path)?.last()?;
-        let body = newest.body.as_ref()?;
-        let covered = self.ranges.iter().any(|(of, scope, version)| {
-            let inside = match scope {
-                Scope::Repo => true,
-                Scope::Collection(nsid) => nsid == collection,
-            };
-            of == did && inside && newest.version <= *version
-        });
-        if covered {
-            return None;
-        }
-        Some(Record {
-            did: did.clone(),
-            collection: collection.clone(),
-            rkey: rkey.clone(),
-            cid: body.cid,
-            rev: newest.rev,
-            version: newest.version,
-            record: body.record.clone(),
-            json: body.json.clone(),
-        })
-    }
-
-    fn status(&self, did: &str) -> Option<(u64, RepoStatus)> {
-        let (_, version, cell) = self.statuses.iter().rfind(|(of, ..)| of == did)?;
-        Some((*version, RepoStatus::from_cell(cell)?))
-    }
-
-    /// A repository is known once something was said of it beside its records.
-    fn dids(&self) -> BTreeSet<String> {
-        let mut dids = BTreeSet::new();
-        dids.extend(self.revs.iter().map(|(did, ..)| did.clone()));
-        dids.extend(self.statuses.iter().map(|(did, ..)| did.clone()));
-        dids.extend(self.handles.iter().map(|(did, ..)| did.clone()));
-        dids.extend(self.completes.iter().map(|(did, ..)| did.clone()));
-        dids.extend(self.floors.iter().map(|(did, ..)| did.clone()));
-        dids
-    }
-
-    fn repo(&self, did: &str) -> Option<Repo> {
-        if !self.dids().contains(did) {
-            return None;
-        }
-        let mut repo = Repo {
-            did: did.to_owned(),
-            status: self.status(did),
-            ..Repo::default()
-        };
-        if let Some((_, rev, data, commit)) = self.revs.iter().rfind(|(of, ..)| of == did) {
-            repo.rev = Some(*rev);
-            repo.data = Some(*data);
-            repo.commit = Some(*commit);
-        }
-        let handle = self.handles.iter().rfind(|(of, ..)| of == did);
-        repo.handle = handle.map(|(_, version, handle)| (*version, handle.clone()));
-        let complete = self.completes.iter().rfind(|(of, ..)| of == did);
-        repo.complete = complete.map(|(_, version, rev, filter)| Complete {
-            rev: *rev,
-            version: *version,
-            filter: filter.clone(),
-        });
-        let mut floors = BTreeMap::new();
-        for (_, scope, version) in self.floors.iter().filter(|(of, ..)| of == did) {
-            floors.insert(scope.clone(), *version);
-        }
-        let floors = floors.into_iter();
-        repo.floors = floors
-            .map(|(scope, version)| Floor { scope, version })
-            .collect();
-        Some(repo)
-    }
-}
-
 /// TIDs first, the newest first; then other record keys, the greatest first; equal ones by DID.
 fn newest_order(rkey: &str, did: &str) -> (bool, std::cmp::Reverse<String>, String) {
     let odd = Tid::parse(rkey.as_bytes()).is_none();
     (odd, std::cmp::Reverse(rkey.to_owned()), did.to_owned())
 }
 
-fn repair_key(repair: &Repair) -> (u8, String, String) {
-    (slot_of(&repair.did), repair.did.clone(), repair.id.clone())
+fn failure_key(failure: &JobFailure) -> FailureKey {
+    let JobFailure {
+        job,
+        did,
+        collection,
+        ..
+    } = failure;
+    (*job, did.clone(), collection.clone())
+}
+
+fn failure_of((key, body): (&FailureKey, &Vec<u8>)) -> JobFailure {
+    let (job, did, collection) = key.clone();
+    JobFailure {
+        job,
+        did,
+        collection,
+        body: body.clone(),
+    }
 }
 
 fn quarantine_position(cursor: &str) -> Result<(u64, String), StoreError> {

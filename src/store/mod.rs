@@ -5,6 +5,7 @@
 
 pub mod batch;
 pub mod embedded;
+mod filling;
 mod limits;
 pub mod memory;
 pub mod model;
@@ -17,7 +18,10 @@ pub use model::{
     RepoStatus, Scope, SnapshotDone, snapshot_version,
 };
 
-use limits::{check_batch, check_facts, check_removal, check_snapshot, page_limit};
+use limits::{
+    check_batch, check_choice, check_facts, check_failures, check_job, check_pds, check_removal,
+    check_snapshot, page_limit,
+};
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -126,6 +130,9 @@ pub struct Health {
     pub free_bytes: Option<u64>,
 }
 
+/// Most repairs that are read of one repository.
+const REPAIRS_OF: usize = 10_000;
+
 /// The reason of a row of the quarantine that holds a record (not a frame) which the store never takes.
 pub(crate) const STORE_REFUSED: &str = "store_refused";
 
@@ -217,7 +224,7 @@ pub trait Store: Send + Sync + 'static {
     async fn release_quarantined(&self, id: &str) -> Result<(), StoreError>;
 
     /// Writes a job: with `epoch` of `None` only if there is none of this id, else only if the stored one has that epoch. Gives
-    /// whether it was written; the row's own epoch must be greater than the stored one.
+    /// whether it was written; a row whose own epoch is not greater than `epoch` is refused.
     async fn put_job(&self, _job: &JobRow, _epoch: Option<u64>) -> Result<bool, StoreError> {
         Err(StoreError::Closed)
     }
@@ -227,7 +234,8 @@ pub trait Store: Send + Sync + 'static {
         Err(StoreError::Closed)
     }
 
-    /// A page of jobs, newest (greatest id) first.
+    /// A page of jobs, newest (greatest id) first. Like those of failures and choices it may be shorter where its rows are
+    /// large; only its cursor says whether there are more.
     async fn jobs(&self, _cursor: Option<&str>, _limit: usize) -> Result<Page<JobRow>, StoreError> {
         Err(StoreError::Closed)
     }
@@ -283,7 +291,7 @@ pub trait Store: Send + Sync + 'static {
         Err(StoreError::Closed)
     }
 
-    /// The repairs of one repository.
+    /// The repairs of one repository; of very many the first 10,000.
     async fn repairs_of(&self, _did: &str) -> Result<Vec<Repair>, StoreError> {
         Err(StoreError::Closed)
     }
