@@ -5,6 +5,7 @@ mod http;
 use std::sync::Arc;
 
 use axum::http::Method;
+use http::collections::{CONFIGURED, FakeCollections};
 use http::jobs::FakeJobs;
 use http::{ALICE, Answer, BOB, Site};
 use penstock::api::Tokens;
@@ -394,4 +395,116 @@ async fn bad_tokens_are_slowed_and_good_ones_never() {
         .is_error(429, "TooManyRequests", "");
     tokio::time::advance(std::time::Duration::from_secs(wait)).await;
     call("Bearer guess").await.is_error(401, "Unauthorized", "");
+}
+
+#[tokio::test]
+async fn collections_and_record_lexicons_are_indexed() {
+    let collections = Arc::new(FakeCollections::default());
+    let site = Site::of_worker_0(Arc::new(FakeJobs::default()), collections.clone(), None).await;
+    let post =
+        async |path: &str, body: Value| site.call(Method::POST, path, &[], &body.to_string()).await;
+    let added = post("/admin/collections", json!({"nsid": POST})).await;
+    assert_eq!(added.json, json!({"nsid": POST, "job": "7"}));
+    let added = post(
+        "/admin/collections",
+        json!({"nsid": LIKE, "backfill": false}),
+    )
+    .await;
+    assert_eq!(added.json, json!({"nsid": LIKE, "job": null}));
+    let lexicon = json!({"lexicon": 1, "id": "com.example.note", "defs": {"main": {"type": "record", "key": "tid"}}});
+    let added = post("/admin/lexicons", json!({"lexicon": lexicon})).await;
+    assert_eq!(added.json, json!({"nsid": "com.example.note", "job": "7"}));
+    let (rows, pages) = site
+        .pages("/admin/collections?limit=2", "collections")
+        .await;
+    assert_eq!((rows.len(), pages), (4, 2));
+    assert_eq!(rows[0], json!({"nsid": CONFIGURED, "configured": true}));
+
+    let delete = async |path: &str| site.call(Method::DELETE, path, &[], "").await;
+    for purge in [false, true] {
+        let gone = delete(&format!("/admin/collections/{LIKE}?purge={purge}")).await;
+        assert_eq!(gone.json, json!({"nsid": LIKE, "purge": purge}));
+        assert_eq!(
+            *collections.removed.lock().unwrap(),
+            Some((LIKE.to_owned(), purge))
+        );
+    }
+    delete(&format!("/admin/collections/{CONFIGURED}"))
+        .await
+        .is_error(409, "Conflict", "configuration");
+    delete("/admin/collections/posts")
+        .await
+        .is_error(400, "InvalidRequest", "nsid: \"posts\"");
+    delete(&format!("/admin/collections/{LIKE}?purge=1"))
+        .await
+        .is_error(400, "InvalidRequest", "true or false");
+    for (body, says) in [
+        (json!({}), "nsid"),
+        (json!({"nsid": "app.bsky.*"}), "nsid: \"app.bsky.*\""),
+        (json!({"nsid": POST, "backfil": true}), "backfil"),
+    ] {
+        post("/admin/collections", body)
+            .await
+            .is_error(400, "InvalidRequest", says);
+    }
+    for (lexicon, says) in [
+        (
+            json!({"lexicon": 1, "id": "com.example.get", "defs": {"main": {"type": "query"}}}),
+            "\"query\" is not record",
+        ),
+        (
+            json!({"lexicon": 1, "id": "com.example.defs", "defs": {}}),
+            "lexicon.defs.main.type",
+        ),
+        (
+            json!({"lexicon": 1, "id": "note", "defs": {"main": {"type": "record"}}}),
+            "lexicon.id: \"note\"",
+        ),
+        (json!({"lexicon": 2, "id": "com.example.note"}), "version 1"),
+        (json!("com.example.note"), "the body must be"),
+    ] {
+        let answer = post("/admin/lexicons", json!({"lexicon": lexicon})).await;
+        answer.is_error(400, "InvalidRequest", says);
+    }
+    Site::new()
+        .await
+        .get("/admin/collections")
+        .await
+        .is_error(503, "NotWorker0", "penstock run");
+}
+
+#[tokio::test]
+async fn who_opted_out_is_listed() {
+    let site = Site::new().await;
+    let call = async |method: Method, did: &str| {
+        let body = json!({"did": did}).to_string();
+        site.call(method, "/admin/optout", &[], &body).await
+    };
+    for did in [BOB, ALICE, ALICE] {
+        assert_eq!(call(Method::POST, did).await.json, json!({"did": did}));
+    }
+    let (rows, pages) = site.pages("/admin/optout?limit=1", "optout").await;
+    assert_eq!(
+        (rows, pages),
+        (vec![json!({"did": ALICE}), json!({"did": BOB})], 2)
+    );
+    for _ in 0..2 {
+        assert_eq!(call(Method::DELETE, BOB).await.json, json!({"did": BOB}));
+    }
+    assert_eq!(
+        site.get("/admin/optout").await.json,
+        json!({"optout": [{"did": ALICE}]})
+    );
+    for method in [Method::POST, Method::DELETE] {
+        call(method.clone(), "alice.test").await.is_error(
+            400,
+            "InvalidRequest",
+            "did: \"alice.test\"",
+        );
+        site.call(method, "/admin/optout", &[], "").await.is_error(
+            400,
+            "InvalidRequest",
+            "the body must be",
+        );
+    }
 }

@@ -1,6 +1,7 @@
 //! A router over the store in memory, requests to it, and writes that fill it.
 #![allow(dead_code)]
 
+pub mod collections;
 pub mod jobs;
 
 use std::sync::{Arc, Mutex};
@@ -8,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
-use penstock::api::{ApiState, DaemonStatus, Retry, RetryOutcome, Tokens, router};
+use collections::FakeCollections;
+use penstock::api::{ApiState, Collections, DaemonStatus, Retry, RetryOutcome, Tokens, router};
 use penstock::backfill::jobs::Jobs;
 use penstock::config::Worker;
 use penstock::decode::{Cid, Tid};
@@ -84,11 +86,21 @@ impl Site {
 
     /// Jobs, to one who shows `tokens` or, without any, may do all.
     pub async fn working(jobs: Arc<dyn Jobs>, tokens: Option<Tokens>) -> Self {
+        Self::of_worker_0(jobs, Arc::new(FakeCollections::default()), tokens).await
+    }
+
+    /// All that worker 0 serves.
+    pub async fn of_worker_0(
+        jobs: Arc<dyn Jobs>,
+        collections: Arc<dyn Collections>,
+        tokens: Option<Tokens>,
+    ) -> Self {
         let store = Arc::new(MemoryStore::new());
         let trusted = tokens.is_none();
         let retry: Arc<dyn Retry> = Arc::new(Retrier(store.clone()));
         Self::build(store, |state| ApiState {
             jobs: Some(jobs),
+            collections: Some(collections),
             retry: Some(retry),
             tokens: tokens.unwrap_or_default(),
             trusted,
