@@ -9,7 +9,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::on;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -129,9 +129,33 @@ struct AddCollection {
 #[serde(deny_unknown_fields)]
 struct AddLexicon {
     /// A lexicon whose main definition is a record.
+    #[schemars(schema_with = "record_lexicon")]
     lexicon: Map<String, Value>,
     #[serde(default = "yes")]
     backfill: bool,
+}
+
+/// What [`record_of`] takes.
+fn record_lexicon(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "required": ["lexicon", "id", "defs"],
+        "properties": {
+            "lexicon": {"const": 1},
+            "id": {"type": "string", "pattern": NSID_PATTERN, "maxLength": 317},
+            "defs": {
+                "type": "object",
+                "required": ["main"],
+                "properties": {
+                    "main": {
+                        "type": "object",
+                        "required": ["type"],
+                        "properties": {"type": {"const": "record"}},
+                    },
+                },
+            },
+        },
+    })
 }
 
 fn yes() -> bool {

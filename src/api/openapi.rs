@@ -144,7 +144,11 @@ fn path_parameters(path: &str) -> impl Iterator<Item = &str> {
 }
 
 fn in_path(name: &str) -> Value {
-    json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}})
+    let schema = match name {
+        "nsid" => values(Kind::Nsid),
+        _ => json!({"type": "string"}),
+    };
+    json!({"name": name, "in": "path", "required": true, "schema": schema})
 }
 
 fn in_query(parameter: &Parameter) -> Value {

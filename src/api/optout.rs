@@ -61,7 +61,7 @@ pub(super) const ROUTES: &[Route] = &[
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct OptOut {
-    #[schemars(regex(pattern = DID_PATTERN), length(max = 2048))]
+    #[schemars(regex(pattern = DID_PATTERN), length(max = 1024))]
     did: String,
 }
 
