@@ -11,8 +11,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use penstock::store::memory::MemoryStore;
 use penstock::store::{
-    Fact, Health, IndexEntry, Page, QuarantineEntry, Record, RecordsQuery, Removal, Repair, Repo,
-    SnapshotDone, Store, StoreError, WriteBatch,
+    Choice, ChoiceKind, Fact, Health, IndexEntry, JobFailure, JobRow, Page, QuarantineEntry,
+    Record, RecordsQuery, Removal, Repair, Repo, SnapshotDone, Store, StoreError, WriteBatch,
 };
 use penstock_loadtest::{Oracle, Prepared, RelayOptions, RelayServer, Signatures, WorldSpec};
 use tokio::sync::watch;
@@ -89,6 +89,70 @@ impl Store for Cids {
 
     async fn facts(&self) -> Result<Vec<Fact>, StoreError> {
         self.facts.facts().await
+    }
+
+    async fn put_job(&self, job: &JobRow, epoch: Option<u64>) -> Result<bool, StoreError> {
+        self.facts.put_job(job, epoch).await
+    }
+
+    async fn job(&self, id: u64) -> Result<Option<JobRow>, StoreError> {
+        self.facts.job(id).await
+    }
+
+    async fn jobs(&self, cursor: Option<&str>, limit: usize) -> Result<Page<JobRow>, StoreError> {
+        self.facts.jobs(cursor, limit).await
+    }
+
+    async fn put_failures(&self, failures: &[JobFailure]) -> Result<(), StoreError> {
+        self.facts.put_failures(failures).await
+    }
+
+    async fn clear_failures(&self, failures: &[JobFailure]) -> Result<(), StoreError> {
+        self.facts.clear_failures(failures).await
+    }
+
+    async fn failure(
+        &self,
+        job: u64,
+        did: &str,
+        nsid: &str,
+    ) -> Result<Option<JobFailure>, StoreError> {
+        self.facts.failure(job, did, nsid).await
+    }
+
+    async fn failures(
+        &self,
+        job: u64,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<JobFailure>, StoreError> {
+        self.facts.failures(job, cursor, limit).await
+    }
+
+    async fn put_choice(&self, choice: &Choice) -> Result<(), StoreError> {
+        self.facts.put_choice(choice).await
+    }
+
+    async fn remove_choice(&self, kind: ChoiceKind, name: &str) -> Result<(), StoreError> {
+        self.facts.remove_choice(kind, name).await
+    }
+
+    async fn choices(
+        &self,
+        kind: ChoiceKind,
+        prefix: &str,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<Choice>, StoreError> {
+        self.facts.choices(kind, prefix, cursor, limit).await
+    }
+
+    async fn repairs_of(&self, did: &str) -> Result<Vec<Repair>, StoreError> {
+        self.facts.repairs_of(did).await
+    }
+
+    async fn put_pds(&self, did: &str, pds: &str) -> Result<(), StoreError> {
+        self.facts.put_pds(did, pds).await
     }
 
     async fn health(&self) -> Result<Health, StoreError> {

@@ -351,3 +351,74 @@ async fn late_writes_stay_hidden() {
     contract::late_writes_stay_hidden(Memory::empty()).await;
     contract::late_writes_stay_hidden(Embedded::empty().await).await;
 }
+
+/// Runs this over a new store of each kind.
+async fn over_each(body: impl AsyncFn(&dyn Store)) {
+    body(&MemoryStore::new()).await;
+    body(&**Embedded::empty().await.open()).await;
+}
+
+#[tokio::test]
+async fn jobs_are_compared_and_set() {
+    over_each(contract::kept::jobs_are_compared_and_set).await;
+}
+
+#[tokio::test]
+async fn jobs_are_listed() {
+    over_each(contract::kept::jobs_are_listed).await;
+}
+
+#[tokio::test]
+async fn failures_are_kept_by_job() {
+    over_each(contract::kept::failures_are_kept_by_job).await;
+}
+
+#[tokio::test]
+async fn choices_are_kept_by_kind() {
+    over_each(contract::kept::choices_are_kept_by_kind).await;
+}
+
+#[tokio::test]
+async fn repairs_are_found_by_repository() {
+    over_each(contract::kept::repairs_are_found_by_repository).await;
+}
+
+#[tokio::test]
+async fn hosts_are_noted() {
+    contract::kept::hosts_are_noted(Memory::empty()).await;
+    contract::kept::hosts_are_noted(Embedded::empty().await).await;
+}
+
+#[tokio::test]
+async fn jobs_and_choices_are_kept() {
+    contract::kept::jobs_and_choices_are_kept(Memory::empty()).await;
+    contract::kept::jobs_and_choices_are_kept(Embedded::empty().await).await;
+}
+
+#[tokio::test]
+async fn large_rows_are_refused() {
+    over_each(contract::kept::large_rows_are_refused).await;
+}
+
+/// Stores were made without jobs once.
+#[tokio::test]
+async fn a_store_without_keyspaces_for_jobs_opens() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let batch = one(DID, "self", Tid::new(5, 1), Some(b"kept"));
+    store.apply(batch).await.unwrap();
+    drop(store);
+    let db = fjall::Database::builder(dir.path().join("db"))
+        .open()
+        .unwrap();
+    for name in ["jobs", "job_failures", "choices"] {
+        assert!(db.keyspace_exists(name), "{name}");
+        let keyspace = db.keyspace(name, fjall::KeyspaceCreateOptions::default);
+        db.delete_keyspace(keyspace.unwrap()).unwrap();
+    }
+    drop(db);
+    let store = open(dir.path());
+    let record = store.record(DID, POST, "self").await.unwrap();
+    assert!(record.is_some());
+    contract::kept::jobs_are_compared_and_set(&store).await;
+}

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::line::{Header, Line, QuarantineLine, RecordLine, RepoLine};
-use super::{Counts, FORMAT, Seal};
+use super::line::{ChoiceLine, Header, Line, QuarantineLine, RecordLine, RepoLine};
+use super::{CHOICES, Counts, FORMAT, Seal};
 use crate::decode::time::format_datetime;
 use crate::store::{Page, Record, RecordsQuery, Store, StoreError};
 use crate::telemetry::VERSION;
@@ -43,6 +43,7 @@ impl<W: Write> Lines<'_, W> {
         let Counts {
             facts,
             repairs,
+            choices,
             quarantine,
             repos,
             records,
@@ -50,6 +51,7 @@ impl<W: Write> Lines<'_, W> {
         match line {
             Line::Fact(_) => *facts += 1,
             Line::Repair(_) => *repairs += 1,
+            Line::Choice(_) => *choices += 1,
             Line::Quarantine(_) => *quarantine += 1,
             Line::Repo(_) => *repos += 1,
             Line::Record(_) => *records += 1,
@@ -88,12 +90,33 @@ pub async fn export(
     for fact in store.facts().await? {
         lines.put(&Line::Fact(fact))?;
     }
+    choices(store, &mut lines).await?;
     small_rows(store, &mut lines).await?;
     records(store, &mut lines).await?;
     let counts = lines.counts;
     lines.put(&Line::End(counts))?;
     lines.out.flush()?;
     Ok(counts)
+}
+
+async fn choices<W: Write>(
+    store: &Arc<dyn Store>,
+    lines: &mut Lines<'_, W>,
+) -> Result<(), ExportError> {
+    for kind in CHOICES {
+        let mut cursor = None;
+        loop {
+            let page = store.choices(kind, "", cursor.as_deref(), PAGE).await?;
+            for choice in page.items {
+                lines.put(&Line::Choice(ChoiceLine::of(choice)))?;
+            }
+            cursor = page.cursor;
+            if cursor.is_none() {
+                break;
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn small_rows<W: Write>(

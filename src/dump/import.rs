@@ -14,7 +14,7 @@ use super::read::read;
 use super::spill::Spill;
 use super::work::{Job, Work, record_sum};
 use crate::ledger::claims::{Cut, before_held, before_young_gaps};
-use crate::store::{Fact, RecordsQuery, SnapshotDone, Store, StoreError};
+use crate::store::{Choice, Fact, RecordsQuery, SnapshotDone, Store, StoreError};
 
 /// Writes on their way to the store.
 const IN_FLIGHT: usize = 16;
@@ -248,11 +248,22 @@ async fn apply(store: &dyn Store, job: Job) -> Result<u64, ImportError> {
     let done = match work {
         Work::Batch(batch) => store.apply(batch).await.map(drop),
         Work::Remove(removal) => store.remove(removal).await,
+        Work::Choice(choice) => put_choice(store, &choice).await,
     };
     done.map(|()| last).map_err(|error| ImportError::Store {
         lines: Some((first, last)),
         error,
     })
+}
+
+/// Choices have no version: one that the store has was made later, or is the same.
+async fn put_choice(store: &dyn Store, choice: &Choice) -> Result<(), StoreError> {
+    let (kind, name) = (choice.kind, choice.name.as_str());
+    let held = store.choices(kind, name, None, 1).await?.items;
+    if held.first().is_some_and(|held| held.name == name) {
+        return Ok(());
+    }
+    store.put_choice(choice).await
 }
 
 /// Whether a store holds neither facts nor repositories nor records.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Counts;
 use crate::decode::{Cid, Tid};
 use crate::store::{
-    Complete, Fact, Floor, QuarantineEntry, Record, Repair, Repo, RepoStatus, Scope,
+    Choice, Complete, Fact, Floor, QuarantineEntry, Record, Repair, Repo, RepoStatus, Scope,
 };
 
 /// The first line.
@@ -35,6 +35,26 @@ impl QuarantineLine {
     pub(super) fn of(entry: QuarantineEntry, raw: &[u8]) -> Self {
         let raw = (!entry.evicted).then(|| BASE64.encode(raw));
         Self { entry, raw }
+    }
+}
+
+/// A choice.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ChoiceLine {
+    /// The list.
+    pub(super) kind: String,
+    pub(super) name: String,
+    /// Base64.
+    pub(super) body: String,
+}
+
+impl ChoiceLine {
+    pub(super) fn of(choice: Choice) -> Self {
+        Self {
+            kind: choice.kind.as_str().to_owned(),
+            name: choice.name,
+            body: BASE64.encode(&choice.body),
+        }
     }
 }
 
@@ -180,6 +200,7 @@ pub(super) enum Line<'a> {
     Header(Header),
     Fact(Fact),
     Repair(Repair),
+    Choice(ChoiceLine),
     Quarantine(QuarantineLine),
     Repo(RepoLine<'a>),
     Record(RecordLine<'a>),
@@ -196,6 +217,7 @@ impl<'a> Line<'a> {
             Self::Header(row) => tagged("penstock-dump", row, out),
             Self::Fact(row) => tagged("fact", row, out),
             Self::Repair(row) => tagged("repair", row, out),
+            Self::Choice(row) => tagged("choice", row, out),
             Self::Quarantine(row) => tagged("quarantine", row, out),
             Self::Repo(row) => tagged("repo", row, out),
             Self::Record(row) => tagged("record", row, out),
@@ -213,6 +235,7 @@ impl<'a> Line<'a> {
             Some(b"penstock-dump") => serde_json::from_slice(text).map(Self::Header),
             Some(b"fact") => serde_json::from_slice(text).map(Self::Fact),
             Some(b"repair") => serde_json::from_slice(text).map(Self::Repair),
+            Some(b"choice") => serde_json::from_slice(text).map(Self::Choice),
             Some(b"quarantine") => serde_json::from_slice(text).map(Self::Quarantine),
             Some(b"repo") => serde_json::from_slice(text).map(Self::Repo),
             Some(b"record") => serde_json::from_slice(text).map(Self::Record),

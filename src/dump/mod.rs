@@ -4,6 +4,7 @@
 //! {"type":"penstock-dump","format":1,"time":"…","version":"…","check":"…"}
 //! {"type":"fact", …}          the ledger; first, so that no fact claims what was written after
 //! {"type":"repair", …}        repairs that wait
+//! {"type":"choice", …}        collections and repositories to skip, as operators chose them
 //! {"type":"quarantine", …}    its frames, with the raw bytes in base64 unless they were dropped
 //! {"type":"repo", …}          handle, status, revision, last full snapshot, floors, each with its version
 //! {"type":"record", …}        each with its version, its DAG-CBOR and its JSON (if kept) in base64
@@ -31,10 +32,14 @@ pub use seal::Seal;
 
 use serde::{Deserialize, Serialize};
 
+use crate::store::ChoiceKind;
+
 /// The format that this build writes and reads.
 pub const FORMAT: u32 = 1;
 /// Age (microseconds) up to which a dump is taken into a store that holds something: markers of deletes live longer.
 pub const AGE_MAX: u64 = crate::store::LONGEST_REPLAY.as_secs() * 1_000_000;
+/// What operators chose. The other lists belong to jobs, which a dump has not, and to one daemon.
+const CHOICES: [ChoiceKind; 2] = [ChoiceKind::Collection, ChoiceKind::OptOut];
 /// Longest line in bytes.
 pub const LINE_MAX: usize = 64 << 20;
 
@@ -45,6 +50,9 @@ pub struct Counts {
     pub facts: u64,
     /// Repairs.
     pub repairs: u64,
+    /// Choices; there are none in the dumps of older builds.
+    #[serde(default)]
+    pub choices: u64,
     /// Rows of the quarantine.
     pub quarantine: u64,
     /// Repositories.
@@ -58,13 +66,18 @@ impl std::fmt::Display for Counts {
         let Self {
             facts,
             repairs,
+            choices,
             quarantine,
             repos,
             records,
         } = self;
+        let choices = match choices {
+            0 => String::new(),
+            choices => format!(" {choices} choices,"),
+        };
         write!(
             f,
-            "{records} records, {repos} repos, {quarantine} quarantined frames, {repairs} repairs, {facts} facts"
+            "{records} records, {repos} repos, {quarantine} quarantined frames, {repairs} repairs,{choices} {facts} facts"
         )
     }
 }

@@ -3,13 +3,14 @@
 use data_encoding::BASE64;
 use serde::de::IgnoredAny;
 
-use super::line::{FloorCell, Line, QuarantineLine, RecordLine, RepoLine};
+use super::CHOICES;
+use super::line::{ChoiceLine, FloorCell, Line, QuarantineLine, RecordLine, RepoLine};
 use super::read::Taken;
 use super::spill::Spill;
 use crate::decode::{Cid, syntax};
 use crate::store::{
-    Fact, HandleWrite, Quarantined, RecordBody, RecordWrite, Removal, Repair, RevWrite, Scope,
-    StatusWrite, WriteBatch,
+    Choice, Fact, HandleWrite, Quarantined, RecordBody, RecordWrite, Removal, Repair, RevWrite,
+    Scope, StatusWrite, WriteBatch,
 };
 
 /// Bytes after which a batch goes to the store.
@@ -24,6 +25,7 @@ const VERSIONS: u64 = 1 << 53;
 pub(super) enum Work {
     Batch(WriteBatch),
     Remove(Removal),
+    Choice(Choice),
 }
 
 /// One call of the store, and the lines that it comes from.
@@ -40,6 +42,7 @@ impl Job {
         match &self.work {
             Work::Batch(batch) => batch.size() + 128 * batch.len(),
             Work::Remove(_) => 1024,
+            Work::Choice(choice) => choice.body.len() + 1024,
         }
     }
 }
@@ -82,6 +85,10 @@ impl Gathering {
             Line::Repair(repair) => {
                 counts.repairs += 1;
                 self.repair(repair)
+            }
+            Line::Choice(choice) => {
+                counts.choices += 1;
+                self.choice(choice)
             }
             Line::Quarantine(row) => {
                 counts.quarantine += 1;
@@ -141,6 +148,15 @@ impl Gathering {
             check_did(&repair.did)?;
         }
         self.batch.put_repair(repair);
+        Ok(())
+    }
+
+    fn choice(&mut self, line: ChoiceLine) -> Result<(), String> {
+        let ChoiceLine { kind, name, body } = line;
+        let known = CHOICES.into_iter().find(|known| known.as_str() == kind);
+        let kind = known.ok_or_else(|| format!("{kind:?} is no list of choices"))?;
+        let body = bytes("body", &body)?;
+        self.alone(Work::Choice(Choice { kind, name, body }));
         Ok(())
     }
 

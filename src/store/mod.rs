@@ -225,81 +225,57 @@ pub trait Store: Send + Sync + 'static {
 
     /// Writes a job: with `epoch` of `None` only if there is none of this id, else only if the stored one has that epoch. Gives
     /// whether it was written; a row whose own epoch is not greater than `epoch` is refused.
-    async fn put_job(&self, _job: &JobRow, _epoch: Option<u64>) -> Result<bool, StoreError> {
-        Err(StoreError::Closed)
-    }
+    async fn put_job(&self, job: &JobRow, epoch: Option<u64>) -> Result<bool, StoreError>;
 
     /// One job.
-    async fn job(&self, _id: u64) -> Result<Option<JobRow>, StoreError> {
-        Err(StoreError::Closed)
-    }
+    async fn job(&self, id: u64) -> Result<Option<JobRow>, StoreError>;
 
     /// A page of jobs, newest (greatest id) first. Like those of failures and choices it may be shorter where its rows are
     /// large; only its cursor says whether there are more.
-    async fn jobs(&self, _cursor: Option<&str>, _limit: usize) -> Result<Page<JobRow>, StoreError> {
-        Err(StoreError::Closed)
-    }
+    async fn jobs(&self, cursor: Option<&str>, limit: usize) -> Result<Page<JobRow>, StoreError>;
 
     /// Writes failures of jobs; one of the same (job, did, collection) is replaced by what is written later.
-    async fn put_failures(&self, _failures: &[JobFailure]) -> Result<(), StoreError> {
-        Err(StoreError::Closed)
-    }
+    async fn put_failures(&self, failures: &[JobFailure]) -> Result<(), StoreError>;
 
     /// Removes failures by (job, did, collection).
-    async fn clear_failures(&self, _failures: &[JobFailure]) -> Result<(), StoreError> {
-        Err(StoreError::Closed)
-    }
+    async fn clear_failures(&self, failures: &[JobFailure]) -> Result<(), StoreError>;
 
     /// One failure.
     async fn failure(
         &self,
-        _job: u64,
-        _did: &str,
-        _collection: &str,
-    ) -> Result<Option<JobFailure>, StoreError> {
-        Err(StoreError::Closed)
-    }
+        job: u64,
+        did: &str,
+        collection: &str,
+    ) -> Result<Option<JobFailure>, StoreError>;
 
     /// A page of a job's failures, in the order of (did, collection).
     async fn failures(
         &self,
-        _job: u64,
-        _cursor: Option<&str>,
-        _limit: usize,
-    ) -> Result<Page<JobFailure>, StoreError> {
-        Err(StoreError::Closed)
-    }
+        job: u64,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<JobFailure>, StoreError>;
 
     /// Writes a choice; one of the same (kind, name) is replaced by what is written later.
-    async fn put_choice(&self, _choice: &Choice) -> Result<(), StoreError> {
-        Err(StoreError::Closed)
-    }
+    async fn put_choice(&self, choice: &Choice) -> Result<(), StoreError>;
 
     /// Removes a choice.
-    async fn remove_choice(&self, _kind: ChoiceKind, _name: &str) -> Result<(), StoreError> {
-        Err(StoreError::Closed)
-    }
+    async fn remove_choice(&self, kind: ChoiceKind, name: &str) -> Result<(), StoreError>;
 
     /// A page of a list, by name; with a prefix, only names that begin with it.
     async fn choices(
         &self,
-        _kind: ChoiceKind,
-        _prefix: &str,
-        _cursor: Option<&str>,
-        _limit: usize,
-    ) -> Result<Page<Choice>, StoreError> {
-        Err(StoreError::Closed)
-    }
+        kind: ChoiceKind,
+        prefix: &str,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<Choice>, StoreError>;
 
     /// The repairs of one repository; of very many the first 10,000.
-    async fn repairs_of(&self, _did: &str) -> Result<Vec<Repair>, StoreError> {
-        Err(StoreError::Closed)
-    }
+    async fn repairs_of(&self, did: &str) -> Result<Vec<Repair>, StoreError>;
 
     /// Notes where a repository lives, as its DID document said it.
-    async fn put_pds(&self, _did: &str, _pds: &str) -> Result<(), StoreError> {
-        Err(StoreError::Closed)
-    }
+    async fn put_pds(&self, did: &str, pds: &str) -> Result<(), StoreError>;
 
     /// Resolves once this process may write no more, with the reason: another one has its part of the work. Never for a
     /// store that is this process's own.

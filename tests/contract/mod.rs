@@ -1,5 +1,6 @@
 //! What every store keeps to, whatever it is made of.
 
+pub mod kept;
 pub mod merges;
 
 use std::collections::BTreeMap;

@@ -147,3 +147,61 @@ async fn a_closed_store_says_so() {
         contract::a_closed_store_says_so(&*keyspace.open().await).await;
     }
 }
+
+#[tokio::test]
+async fn jobs_are_compared_and_set() {
+    if let Some(keyspace) = Keyspace::fresh().await {
+        contract::kept::jobs_are_compared_and_set(&*keyspace.open().await).await;
+    }
+}
+
+#[tokio::test]
+async fn jobs_are_listed() {
+    if let Some(keyspace) = Keyspace::fresh().await {
+        contract::kept::jobs_are_listed(&*keyspace.open().await).await;
+    }
+}
+
+#[tokio::test]
+async fn failures_are_kept_by_job() {
+    if let Some(keyspace) = Keyspace::fresh().await {
+        contract::kept::failures_are_kept_by_job(&*keyspace.open().await).await;
+    }
+}
+
+#[tokio::test]
+async fn choices_are_kept_by_kind() {
+    if let Some(keyspace) = Keyspace::fresh().await {
+        contract::kept::choices_are_kept_by_kind(&*keyspace.open().await).await;
+    }
+}
+
+#[tokio::test]
+async fn repairs_are_found_by_repository() {
+    if let Some(keyspace) = Keyspace::fresh().await {
+        contract::kept::repairs_are_found_by_repository(&*keyspace.open().await).await;
+    }
+}
+
+#[tokio::test]
+async fn hosts_are_noted() {
+    if let Some(keyspace) = Keyspace::fresh().await {
+        let subject = Cql::empty(keyspace, 1, &Arc::default()).await;
+        contract::kept::hosts_are_noted(subject).await;
+    }
+}
+
+#[tokio::test]
+async fn jobs_and_choices_are_kept() {
+    if let Some(keyspace) = Keyspace::fresh().await {
+        let subject = Cql::empty(keyspace, 1, &Arc::default()).await;
+        contract::kept::jobs_and_choices_are_kept(subject).await;
+    }
+}
+
+#[tokio::test]
+async fn large_rows_are_refused() {
+    if let Some(keyspace) = Keyspace::fresh().await {
+        contract::kept::large_rows_are_refused(&*keyspace.open().await).await;
+    }
+}

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use penstock::decode::Tid;
 use penstock::store::StoreError;
+use penstock::store::scylla::schema::TABLES;
 use penstock::store::scylla::{ScyllaOptions, ScyllaStore};
 
-use crate::contract::{DID, POST, fact, one};
+use crate::contract::{self, DID, POST, fact, one};
 use crate::faults::{Shaken, in_time};
 use crate::keyspaces::Keyspace;
 
@@ -129,4 +130,57 @@ async fn a_table_that_was_dropped_is_not_made_anew_and_nothing_is_claimed() {
     let error = claimed.expect_err("it claims what is lost").to_string();
     assert!(error.contains("records was dropped"), "{error}");
     assert_eq!(store.facts().await.unwrap(), [fact(0, 100)]);
+}
+
+/// A keyspace as the builds before jobs made it.
+async fn made_before_jobs(keyspace: &Keyspace) {
+    let options = keyspace.options();
+    let layout = options.layout(ScyllaStore::server(&options).await.unwrap());
+    let new = ["jobs", "job_failures", "choices"];
+    let is_new = |statement: &str| {
+        let made = |name| statement.contains(&format!(".{name} ("));
+        new.iter().any(made)
+    };
+    let statements = layout.statements();
+    let old: Vec<_> = statements.iter().filter(|text| !is_new(text)).collect();
+    assert_eq!(old.len() + new.len(), statements.len());
+    assert!(
+        new.iter()
+            .all(|name| TABLES.iter().any(|table| table.name == *name))
+    );
+    keyspace.run(&layout.keyspace()).await;
+    for statement in old {
+        keyspace.run(statement).await;
+    }
+    keyspace
+        .run("INSERT INTO KS.schema_version (name, version) VALUES ('penstock', 1) USING TIMESTAMP 1")
+        .await;
+}
+
+#[tokio::test]
+async fn worker_0_adds_what_came_with_this_build_and_the_others_wait() {
+    let Some(keyspace) = Keyspace::fresh().await else {
+        return;
+    };
+    made_before_jobs(&keyspace).await;
+    // Who only reads makes nothing, and says what is missing.
+    let read = ScyllaStore::open_existing(keyspace.options()).await;
+    let words = read.map(drop).expect_err("it opens").to_string();
+    assert!(words.contains("start worker 0"), "{words}");
+    let others = ScyllaOptions {
+        create: false,
+        ..keyspace.options()
+    };
+    let other = tokio::spawn(ScyllaStore::open(others));
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(!other.is_finished(), "it waits");
+    let store = keyspace.open().await;
+    let other = in_time("another worker", other).await.unwrap();
+    contract::kept::jobs_are_compared_and_set(&*store).await;
+    contract::kept::choices_are_kept_by_kind(&other.unwrap()).await;
+    // From now on they are missed.
+    keyspace.run("DROP TABLE KS.choices").await;
+    let opened = ScyllaStore::open(keyspace.options()).await;
+    let words = opened.map(drop).expect_err("it opens").to_string();
+    assert!(words.contains("choices is gone"), "{words}");
 }

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use penstock::daemon::DaemonError;
 use penstock::store::memory::MemoryStore;
 use penstock::store::{
-    Fact, IndexEntry, Page, QuarantineEntry, Record, RecordsQuery, Removal, Repair, Repo,
-    SnapshotDone, Store, StoreError, WriteBatch,
+    Choice, ChoiceKind, Fact, IndexEntry, JobFailure, JobRow, Page, QuarantineEntry, Record,
+    RecordsQuery, Removal, Repair, Repo, SnapshotDone, Store, StoreError, WriteBatch,
 };
 use penstock_loadtest::{RelayOptions, RelayServer, World, WorldSpec};
 use tokio::sync::watch;
@@ -147,6 +147,70 @@ impl Store for Gated {
 
     async fn release_quarantined(&self, id: &str) -> Result<(), StoreError> {
         self.inner.release_quarantined(id).await
+    }
+
+    async fn put_job(&self, job: &JobRow, epoch: Option<u64>) -> Result<bool, StoreError> {
+        self.inner.put_job(job, epoch).await
+    }
+
+    async fn job(&self, id: u64) -> Result<Option<JobRow>, StoreError> {
+        self.inner.job(id).await
+    }
+
+    async fn jobs(&self, cursor: Option<&str>, limit: usize) -> Result<Page<JobRow>, StoreError> {
+        self.inner.jobs(cursor, limit).await
+    }
+
+    async fn put_failures(&self, failures: &[JobFailure]) -> Result<(), StoreError> {
+        self.inner.put_failures(failures).await
+    }
+
+    async fn clear_failures(&self, failures: &[JobFailure]) -> Result<(), StoreError> {
+        self.inner.clear_failures(failures).await
+    }
+
+    async fn failure(
+        &self,
+        job: u64,
+        did: &str,
+        nsid: &str,
+    ) -> Result<Option<JobFailure>, StoreError> {
+        self.inner.failure(job, did, nsid).await
+    }
+
+    async fn failures(
+        &self,
+        job: u64,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<JobFailure>, StoreError> {
+        self.inner.failures(job, cursor, limit).await
+    }
+
+    async fn put_choice(&self, choice: &Choice) -> Result<(), StoreError> {
+        self.inner.put_choice(choice).await
+    }
+
+    async fn remove_choice(&self, kind: ChoiceKind, name: &str) -> Result<(), StoreError> {
+        self.inner.remove_choice(kind, name).await
+    }
+
+    async fn choices(
+        &self,
+        kind: ChoiceKind,
+        prefix: &str,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<Choice>, StoreError> {
+        self.inner.choices(kind, prefix, cursor, limit).await
+    }
+
+    async fn repairs_of(&self, did: &str) -> Result<Vec<Repair>, StoreError> {
+        self.inner.repairs_of(did).await
+    }
+
+    async fn put_pds(&self, did: &str, pds: &str) -> Result<(), StoreError> {
+        self.inner.put_pds(did, pds).await
     }
 
     async fn health(&self) -> Result<penstock::store::Health, StoreError> {

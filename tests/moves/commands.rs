@@ -47,7 +47,7 @@ async fn a_store_is_dumped_and_imported() {
     ended(
         &dumped,
         0,
-        "dumped 10 records, 6 repos, 3 quarantined frames, 4 repairs, 5 facts in ",
+        "dumped 10 records, 6 repos, 3 quarantined frames, 4 repairs, 3 choices, 5 facts in ",
     );
     let file = folder.path().join("full.jsonl");
     let name = file.to_str().unwrap();
@@ -58,7 +58,7 @@ async fn a_store_is_dumped_and_imported() {
     ended(
         &new.run(&["import", name]).await,
         1,
-        "full.jsonl: line 30: the line has no end",
+        "full.jsonl: line 33: the line has no end",
     );
     fs::write(&file, &dumped.out).unwrap();
     ended(

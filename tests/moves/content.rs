@@ -9,9 +9,9 @@ use penstock::slot::SlotSet;
 use penstock::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use penstock::store::memory::MemoryStore;
 use penstock::store::{
-    Complete, Fact, FactKind, HandleWrite, QuarantineEntry, Quarantined, Record, RecordBody,
-    RecordWrite, RecordsQuery, Removal, Repair, RepairKind, Repo, RepoStatus, RevWrite, Scope,
-    SnapshotDone, StatusWrite, Store, WriteBatch,
+    Choice, ChoiceKind, Complete, Fact, FactKind, HandleWrite, QuarantineEntry, Quarantined,
+    Record, RecordBody, RecordWrite, RecordsQuery, Removal, Repair, RepairKind, Repo, RepoStatus,
+    RevWrite, Scope, SnapshotDone, StatusWrite, Store, WriteBatch,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -324,6 +324,25 @@ async fn rest(store: &dyn Store) {
         fact(5, 85, 100),
     ];
     store.put_facts(&facts).await.unwrap();
+    for (kind, name, body) in [
+        (ChoiceKind::OptOut, CAROL, "{\"why\": \"\u{e9}\"}"),
+        (ChoiceKind::OptOut, ALICE, ""),
+        (ChoiceKind::Collection, POST, "{}"),
+        // These belong to where they are.
+        (ChoiceKind::JobDids, "7~1", "[]"),
+        (ChoiceKind::Mark, "seen", "{}"),
+    ] {
+        choose(store, kind, name, body).await;
+    }
+}
+
+pub async fn choose(store: &dyn Store, kind: ChoiceKind, name: &str, body: &str) {
+    let choice = Choice {
+        kind,
+        name: name.to_owned(),
+        body: body.into(),
+    };
+    store.put_choice(&choice).await.unwrap();
 }
 
 /// All that a store says.
@@ -334,6 +353,8 @@ pub struct Contents {
     pub repairs: Vec<Repair>,
     pub quarantine: Vec<(QuarantineEntry, Vec<u8>)>,
     pub facts: Vec<Fact>,
+    /// Those that a dump has.
+    pub choices: Vec<Choice>,
 }
 
 pub async fn contents(store: &dyn Store) -> Contents {
@@ -368,7 +389,13 @@ pub async fn contents(store: &dyn Store) -> Contents {
         quarantine.push(store.quarantined(&entry.id).await.unwrap().unwrap());
     }
     quarantine.sort_by(|a, b| a.0.id.cmp(&b.0.id));
+    let mut choices = Vec::new();
+    for kind in [ChoiceKind::Collection, ChoiceKind::OptOut] {
+        let page = store.choices(kind, "", None, 1000).await;
+        choices.extend(page.unwrap().items);
+    }
     Contents {
+        choices,
         records,
         repos,
         repairs,

@@ -17,7 +17,7 @@ use content::*;
 use penstock::decode::Tid;
 use penstock::ledger::{self, Wanted};
 use penstock::slot::SlotSet;
-use penstock::store::{Scope, Store};
+use penstock::store::{ChoiceKind, Scope, Store};
 
 #[tokio::test]
 async fn everything_arrives_in_every_store() {
@@ -74,6 +74,46 @@ async fn late_writes_find_themselves_hidden(store: &dyn Store) {
     say(store, BOB, rev(2).micros(), true, None).await;
     say(store, ALICE, 4, false, None).await;
     name(store, ALICE, rev(8).micros(), "older.test").await;
+}
+
+/// A dump tells what was chosen when it was made, which was before what the store has.
+#[tokio::test]
+async fn a_choice_of_the_store_is_not_replaced() {
+    let from = store().await;
+    fill(&*from).await;
+    let dump = dump(&from).await;
+    for to in stores().await {
+        choose(&*to.store, ChoiceKind::OptOut, CAROL, "later").await;
+        choose(&*to.store, ChoiceKind::OptOut, BOB, "another").await;
+        let imported = take(&to.store, &dump, NOW).await.unwrap();
+        assert_eq!(imported.counts.choices, 3);
+        let held = contents(&*to.store).await.choices;
+        let held: Vec<_> = held
+            .iter()
+            .map(|choice| (choice.name.as_str(), choice.body.as_slice()))
+            .collect();
+        let wanted: [(&str, &[u8]); 4] = [
+            (POST, b"{}"),
+            (CAROL, b"later"),
+            (ALICE, b""),
+            (BOB, b"another"),
+        ];
+        assert_eq!(held, wanted, "{}", to.kind);
+    }
+}
+
+/// Builds before choices counted none.
+#[tokio::test]
+async fn a_dump_without_choices_is_taken() {
+    let from = store().await;
+    put(&*from, (ALICE, POST, "1"), rev(1), Some("a")).await;
+    let mut lines = lines(&dump(&from).await);
+    let end = String::from_utf8(lines.pop().unwrap()).unwrap();
+    assert!(end.contains(",\"choices\":0"), "{end}");
+    lines.push(end.replace(",\"choices\":0", "").into_bytes());
+    let to = store().await;
+    take(&to, &sealed(&lines), NOW).await.unwrap();
+    assert_eq!(contents(&*to).await, contents(&*from).await);
 }
 
 /// More than fits into one batch, or on its way at once; one record is larger than a batch.

@@ -34,6 +34,9 @@ pub(super) struct Engine {
     pub(super) quarantine: Keyspace,
     pub(super) quarantine_raw: Keyspace,
     pub(super) quarantine_ids: Keyspace,
+    pub(super) jobs: Keyspace,
+    pub(super) failures: Keyspace,
+    pub(super) choices: Keyspace,
     pub(super) meta: Keyspace,
     pub(super) names: RwLock<Names>,
     repair_counts: Mutex<BTreeMap<String, u64>>,
@@ -124,6 +127,9 @@ impl Engine {
             quarantine: open("quarantine")?,
             quarantine_raw: open("quarantine_raw")?,
             quarantine_ids: open("quarantine_ids")?,
+            jobs: open("jobs")?,
+            failures: open("job_failures")?,
+            choices: open("choices")?,
             meta: open("meta")?,
             names: RwLock::default(),
             repair_counts: Mutex::default(),
@@ -280,7 +286,7 @@ fn keyspace_options(name: &str, options: &EmbeddedOptions) -> KeyspaceCreateOpti
         "records" => (4, 8 << 10),
         "records_by_collection" => (8, 8 << 10),
         "repos" => (16, 8 << 10),
-        "quarantine_raw" => (16, 16 << 10),
+        "quarantine_raw" | "choices" => (16, 16 << 10),
         _ => (32, 4 << 10),
     };
     let memtable = (options.write_buffer_bytes / share).max(1 << 20);

@@ -13,6 +13,7 @@ mod disk;
 mod engine;
 mod filter;
 mod index;
+mod keep;
 mod keys;
 mod listing;
 mod quarantine;
@@ -30,12 +31,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
-use super::limits::{check_batch, check_facts, check_removal, check_snapshot};
+use super::limits::{
+    check_batch, check_choice, check_facts, check_failures, check_job, check_pds, check_removal,
+    check_snapshot,
+};
 use super::{
-    Fact, Health, IndexEntry, Page, QuarantineEntry, Record, RecordsQuery, Removal, Repair, Repo,
-    SnapshotDone, Store, StoreError, WriteBatch,
+    Choice, ChoiceKind, Fact, Health, IndexEntry, JobFailure, JobRow, Page, QuarantineEntry,
+    Record, RecordsQuery, Removal, Repair, Repo, SnapshotDone, Store, StoreError, WriteBatch,
 };
 use engine::Engine;
+use keep::Keep;
 use reader::View;
 use writer::{Job, Trouble, Writer};
 
@@ -193,6 +198,11 @@ impl EmbeddedStore {
         drop(jobs);
         let result = result.await;
         result.map_err(|_| StoreError::Failed("its writer ended".to_owned()))?
+    }
+
+    /// Hands a small row to the writer; whether it was written.
+    async fn keep(&self, keep: Keep) -> Result<bool, StoreError> {
+        self.write(|reply| Job::Keep(keep, reply)).await
     }
 
     /// Asks a question on a thread that may block.
@@ -384,6 +394,88 @@ impl Store for EmbeddedStore {
     async fn release_quarantined(&self, id: &str) -> Result<(), StoreError> {
         let id = id.to_owned();
         self.write(|reply| Job::Release(id, reply)).await
+    }
+
+    async fn put_job(&self, job: &JobRow, epoch: Option<u64>) -> Result<bool, StoreError> {
+        check_job(job, epoch)?;
+        self.keep(Keep::Job(job.clone(), epoch)).await
+    }
+
+    async fn job(&self, id: u64) -> Result<Option<JobRow>, StoreError> {
+        self.read(move |view| view.job(id)).await
+    }
+
+    async fn jobs(&self, cursor: Option<&str>, limit: usize) -> Result<Page<JobRow>, StoreError> {
+        let cursor = cursor.map(str::to_owned);
+        self.read(move |view| view.jobs(cursor.as_deref(), limit))
+            .await
+    }
+
+    async fn put_failures(&self, failures: &[JobFailure]) -> Result<(), StoreError> {
+        check_failures(failures)?;
+        let keep = Keep::Failures(failures.to_vec());
+        self.keep(keep).await.map(drop)
+    }
+
+    async fn clear_failures(&self, failures: &[JobFailure]) -> Result<(), StoreError> {
+        let keep = Keep::ClearFailures(failures.to_vec());
+        self.keep(keep).await.map(drop)
+    }
+
+    async fn failure(
+        &self,
+        job: u64,
+        did: &str,
+        collection: &str,
+    ) -> Result<Option<JobFailure>, StoreError> {
+        let (did, collection) = (did.to_owned(), collection.to_owned());
+        self.read(move |view| view.failure(job, &did, &collection))
+            .await
+    }
+
+    async fn failures(
+        &self,
+        job: u64,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<JobFailure>, StoreError> {
+        let cursor = cursor.map(str::to_owned);
+        self.read(move |view| view.failures(job, cursor.as_deref(), limit))
+            .await
+    }
+
+    async fn put_choice(&self, choice: &Choice) -> Result<(), StoreError> {
+        check_choice(choice)?;
+        let keep = Keep::Choice(choice.clone());
+        self.keep(keep).await.map(drop)
+    }
+
+    async fn remove_choice(&self, kind: ChoiceKind, name: &str) -> Result<(), StoreError> {
+        let keep = Keep::RemoveChoice(kind, name.to_owned());
+        self.keep(keep).await.map(drop)
+    }
+
+    async fn choices(
+        &self,
+        kind: ChoiceKind,
+        prefix: &str,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<Choice>, StoreError> {
+        let (prefix, cursor) = (prefix.to_owned(), cursor.map(str::to_owned));
+        self.read(move |view| view.choices(kind, &prefix, cursor.as_deref(), limit))
+            .await
+    }
+
+    async fn repairs_of(&self, did: &str) -> Result<Vec<Repair>, StoreError> {
+        let did = did.to_owned();
+        self.read(move |view| view.repairs_of(&did)).await
+    }
+
+    async fn put_pds(&self, did: &str, pds: &str) -> Result<(), StoreError> {
+        check_pds(did, pds)?;
+        let keep = Keep::Pds(did.to_owned(), pds.to_owned());
+        self.keep(keep).await.map(drop)
     }
 
     async fn health(&self) -> Result<Health, StoreError> {

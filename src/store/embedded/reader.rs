@@ -8,8 +8,8 @@ use fjall::{Readable, Snapshot, UserKey, UserValue};
 use super::engine::Engine;
 use super::keys::{DID, PACKED, Rank, TEXT, behind, take_inverted};
 use super::rows::{
-    Field, did_key, field_prefix, push_scope, read_body, read_complete, read_handle, read_rev,
-    read_status, read_value, record_prefix, take_scope,
+    Field, did_key, field_prefix, push_scope, read_body, read_complete, read_rev, read_status,
+    read_text, read_value, record_prefix, take_scope,
 };
 use crate::store::{Fact, Floor, Health, Record, Repo, RepoStatus, Scope, StoreError};
 
@@ -178,11 +178,17 @@ impl<'a> View<'a> {
         self.read_field(did, Field::Status, read_status)
     }
 
+    /// Where a repository lives, and when that was noted.
+    pub(super) fn pds(&self, did: &str) -> Result<Option<(u64, String)>, StoreError> {
+        self.read_field(did, Field::Pds, read_text)
+    }
+
     /// One repository.
     pub(super) fn repo(&self, did: &str) -> Result<Option<Repo>, StoreError> {
         let mut repo = Repo {
             did: did.to_owned(),
-            handle: self.read_field(did, Field::Handle, read_handle)?,
+            handle: self.read_field(did, Field::Handle, read_text)?,
+            pds: self.pds(did)?.map(|(_, pds)| pds),
             status: self.status(did)?,
             complete: self.read_field(did, Field::Complete, read_complete)?,
             floors: self.floors(did)?,

@@ -15,7 +15,7 @@ use super::quarantine::json;
 use super::reader::View;
 use crate::slot::slot_of;
 use crate::store::limits::page_limit;
-use crate::store::{Fact, Page, Repair, StoreError};
+use crate::store::{Fact, Page, REPAIRS_OF, Repair, StoreError};
 
 /// Repairs that a batch adds, and the reasons to count once it is committed.
 #[derive(Default)]
@@ -128,17 +128,25 @@ impl View<'_> {
         let rows = self
             .snapshot
             .range(&self.engine.repairs, (from, Bound::Unbounded));
-        let mut items: Vec<Repair> = Vec::new();
-        for row in rows.take(limit + 1) {
-            let value = row.value().map_err(|error| self.engine.error(error))?;
-            let repair = serde_json::from_slice(&value);
-            items.push(repair.map_err(|_| self.engine.corrupt("repairs"))?);
-        }
+        let rows = rows.take(limit + 1).map(|row| self.repair(row));
+        let mut items = rows.collect::<Result<Vec<_>, _>>()?;
         let more = items.len() > limit;
         items.truncate(limit);
         let last = items.last().filter(|_| more);
         let cursor = last.map(|last| format!("{}/{}", last.did, last.id));
         Ok(Page { items, cursor })
+    }
+
+    /// The repairs of one repository.
+    pub(super) fn repairs_of(&self, did: &str) -> Result<Vec<Repair>, StoreError> {
+        let prefix = repair_key(did, "");
+        let rows = self.snapshot.prefix(&self.engine.repairs, prefix);
+        rows.take(REPAIRS_OF).map(|row| self.repair(row)).collect()
+    }
+
+    fn repair(&self, row: fjall::Guard) -> Result<Repair, StoreError> {
+        let value = row.value().map_err(|error| self.engine.error(error))?;
+        serde_json::from_slice(&value).map_err(|_| self.engine.corrupt("repairs"))
     }
 }
 

@@ -10,6 +10,7 @@
 //!   HANDLE       !version !handle
 //!   COMPLETE     !version !rev !filter
 //!   FLOOR        scope !version
+//!   PDS          !time !host
 //! ```
 //!
 //! All that decides which write wins is in the key, so a put never overwrites a different row and puts commute. A row
@@ -38,6 +39,8 @@ pub(super) enum Field {
     Complete = 4,
     /// Floors, by scope.
     Floor = 5,
+    /// Where it lives.
+    Pds = 6,
 }
 
 /// A scope that is the whole repository.
@@ -171,17 +174,26 @@ pub(super) fn read_status(tail: &[u8]) -> Option<(u64, RepoStatus)> {
 
 /// The key of a handle.
 pub(super) fn handle_key(did: &str, version: u64, handle: &str) -> Vec<u8> {
-    let mut key = field_prefix(did, Field::Handle);
+    text_key(did, Field::Handle, version, handle)
+}
+
+/// The key of a host.
+pub(super) fn pds_key(did: &str, time: u64, pds: &str) -> Vec<u8> {
+    text_key(did, Field::Pds, time, pds)
+}
+
+fn text_key(did: &str, field: Field, version: u64, text: &str) -> Vec<u8> {
+    let mut key = field_prefix(did, field);
     push_inverted(&mut key, version);
-    push_inverted_bytes(&mut key, handle.as_bytes());
+    push_inverted_bytes(&mut key, text.as_bytes());
     key
 }
 
-/// Reads a handle behind its field.
-pub(super) fn read_handle(tail: &[u8]) -> Option<(u64, String)> {
+/// Reads a handle or a host behind its field.
+pub(super) fn read_text(tail: &[u8]) -> Option<(u64, String)> {
     let (version, rest) = take_inverted(tail)?;
-    let (handle, _) = take_inverted_bytes(rest)?;
-    Some((version, String::from_utf8(handle).ok()?))
+    let (text, _) = take_inverted_bytes(rest)?;
+    Some((version, String::from_utf8(text).ok()?))
 }
 
 /// The key of the end of a full snapshot.

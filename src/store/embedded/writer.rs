@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::EmbeddedOptions;
 use super::engine::Engine;
+use super::keep::Keep;
 use super::keys::push_inverted;
 use super::reader::View;
 use super::repairs::StagedRepairs;
@@ -52,6 +53,7 @@ pub(super) enum Job {
     RemoveFacts(Vec<Fact>, Reply<()>),
     ClearRepairs(Vec<Repair>, Reply<()>),
     Release(String, Reply<()>),
+    Keep(Keep, Reply<bool>),
     DropHints(Vec<Vec<u8>>),
 }
 
@@ -59,6 +61,7 @@ pub(super) enum Job {
 enum Pending {
     Batch(WriteBatch, Reply<WriteBatch>),
     Unit(Reply<()>),
+    Kept(bool, Reply<bool>),
 }
 
 impl Pending {
@@ -67,6 +70,7 @@ impl Pending {
         match self {
             Self::Batch(batch, reply) => drop(reply.send(result.map(|()| batch))),
             Self::Unit(reply) => drop(reply.send(result)),
+            Self::Kept(kept, reply) => drop(reply.send(result.map(|()| kept))),
         }
     }
 }
@@ -207,6 +211,11 @@ impl Writer {
                 let result = self.attempt(|writer| writer.engine.release(&id));
                 self.settle(Pending::Unit(reply), result);
             }
+            Job::Keep(keep, reply) => {
+                let kept = self.attempt(|writer| writer.engine.keep(&keep));
+                let job = Pending::Kept(kept == Ok(true), reply);
+                self.settle(job, kept.map(drop));
+            }
             Job::DropHints(hints) => {
                 let result = self.attempt(|writer| writer.drop_hints(&hints));
                 if let Err(error) = result {
@@ -217,10 +226,10 @@ impl Writer {
     }
 
     /// Does a job if the disk has room and the engine keeps up.
-    fn attempt(
+    fn attempt<T>(
         &mut self,
-        job: impl FnOnce(&mut Self) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+        job: impl FnOnce(&mut Self) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
@@ -284,6 +293,8 @@ impl Writer {
                 &engine.repos,
                 &engine.ranges,
                 &engine.quarantine_raw,
+                &engine.failures,
+                &engine.choices,
             ]
             .into_iter()
             .any(|keyspace| {

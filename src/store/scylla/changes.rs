@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use scylla::deserialize::row::DeserializeRow;
-use scylla::response::query_result::QueryResult;
+use scylla::response::query_result::{QueryResult, QueryRowsResult};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::apply::Writes;
@@ -24,8 +24,8 @@ use crate::store::{
 const STRIPES: usize = 1024;
 /// How often a ledger that is gone is looked for.
 const GONE: Duration = Duration::from_secs(1);
-/// Facts that are written at once.
-const FACTS_AT_ONCE: usize = 64;
+/// Rows that are written at once.
+const ROWS_AT_ONCE: usize = 64;
 
 /// One writer at a time for every key, with a bounded number of locks.
 pub(super) struct Stripes(Vec<Mutex<()>>, Mutex<()>);
@@ -64,6 +64,13 @@ impl Stamps {
 pub(super) fn signed(what: &str, number: u64) -> Result<i64, StoreError> {
     i64::try_from(number)
         .map_err(|_| StoreError::Refused(format!("the {what} {number} is beyond 63 bits")))
+}
+
+/// Whether the condition of a transaction held; `None` if its answer does not tell.
+pub(super) fn applied(answer: &QueryRowsResult) -> Option<bool> {
+    // What follows the first column differs between servers.
+    let first = answer.maybe_first_row::<scylla::value::Row>().ok()??;
+    first.columns.into_iter().next().flatten()?.as_boolean()
 }
 
 /// The only row of an answer.
@@ -234,18 +241,18 @@ impl Writes {
     }
 }
 
-/// Does this for every fact, some of them at the same time.
-async fn many_at_once<'a, F>(
-    facts: &'a [Fact],
-    write: impl Fn(&'a Fact) -> F,
+/// Does this for every row, some of them at the same time.
+pub(super) async fn many_at_once<'a, T, F>(
+    rows: &'a [T],
+    write: impl Fn(&'a T) -> F,
 ) -> Result<(), StoreError>
 where
     F: Future<Output = Result<(), StoreError>>,
 {
     let mut running = FuturesUnordered::new();
-    for fact in facts {
-        running.push(write(fact));
-        if running.len() >= FACTS_AT_ONCE {
+    for row in rows {
+        running.push(write(row));
+        if running.len() >= ROWS_AT_ONCE {
             running.next().await.transpose()?;
         }
     }

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 
 use super::ScyllaStore;
 use crate::store::{
-    Fact, Health, IndexEntry, Page, QuarantineEntry, Record, RecordsQuery, Removal, Repair, Repo,
-    SnapshotDone, Store, StoreError, WriteBatch,
+    Choice, ChoiceKind, Fact, Health, IndexEntry, JobFailure, JobRow, Page, QuarantineEntry,
+    Record, RecordsQuery, Removal, Repair, Repo, SnapshotDone, Store, StoreError, WriteBatch,
 };
 
 #[async_trait]
@@ -111,6 +111,70 @@ impl Store for ScyllaStore {
 
     async fn release_quarantined(&self, id: &str) -> Result<(), StoreError> {
         self.writes.release_quarantined(id).await
+    }
+
+    async fn put_job(&self, job: &JobRow, epoch: Option<u64>) -> Result<bool, StoreError> {
+        self.writes.put_job(job, epoch).await
+    }
+
+    async fn job(&self, id: u64) -> Result<Option<JobRow>, StoreError> {
+        self.reader.job(id).await
+    }
+
+    async fn jobs(&self, cursor: Option<&str>, limit: usize) -> Result<Page<JobRow>, StoreError> {
+        self.reader.jobs(cursor, limit).await
+    }
+
+    async fn put_failures(&self, failures: &[JobFailure]) -> Result<(), StoreError> {
+        self.writes.put_failures(failures).await
+    }
+
+    async fn clear_failures(&self, failures: &[JobFailure]) -> Result<(), StoreError> {
+        self.writes.clear_failures(failures).await
+    }
+
+    async fn failure(
+        &self,
+        job: u64,
+        did: &str,
+        collection: &str,
+    ) -> Result<Option<JobFailure>, StoreError> {
+        self.reader.failure(job, did, collection).await
+    }
+
+    async fn failures(
+        &self,
+        job: u64,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<JobFailure>, StoreError> {
+        self.reader.failures(job, cursor, limit).await
+    }
+
+    async fn put_choice(&self, choice: &Choice) -> Result<(), StoreError> {
+        self.writes.put_choice(choice).await
+    }
+
+    async fn remove_choice(&self, kind: ChoiceKind, name: &str) -> Result<(), StoreError> {
+        self.writes.remove_choice(kind, name).await
+    }
+
+    async fn choices(
+        &self,
+        kind: ChoiceKind,
+        prefix: &str,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<Choice>, StoreError> {
+        self.reader.choices(kind, prefix, cursor, limit).await
+    }
+
+    async fn repairs_of(&self, did: &str) -> Result<Vec<Repair>, StoreError> {
+        self.reader.repairs_of(did).await
+    }
+
+    async fn put_pds(&self, did: &str, pds: &str) -> Result<(), StoreError> {
+        self.writes.put_pds(did, pds).await
     }
 
     async fn lost(&self) -> StoreError {

@@ -13,6 +13,7 @@ mod hints;
 mod holder;
 mod index;
 mod jobs;
+mod keep;
 pub mod lease;
 mod limiter;
 mod listing;

@@ -55,6 +55,8 @@ statements! {
     facts: Read "SELECT relay, generation, run, from_seq, to_seq, from_time, to_time, slots, filter, kind FROM KS.ledger";
     /// slot, did, id: repairs beyond one.
     repairs: Read "SELECT did, id, kind, reason, version FROM KS.repairs WHERE slot = ? AND (did, id) > (?, ?)";
+    /// slot, did: the repairs of a repository.
+    repairs_of: Read "SELECT did, id, kind, reason, version FROM KS.repairs WHERE slot = ? AND did = ?";
     /// slot -> the reasons of its repairs.
     repair_reasons: Read "SELECT reason FROM KS.repairs WHERE slot = ?";
     /// Every partition of the quarantine.
@@ -67,6 +69,18 @@ statements! {
     quarantine_sizes: Read "SELECT id, size, evicted, WRITETIME(received) FROM KS.quarantine WHERE day = ? AND slot = ?";
     /// id -> the pieces of a frame.
     raw: Read "SELECT bytes FROM KS.quarantine_raw WHERE id = ?";
+    /// id -> a job.
+    job: Serial "SELECT id, epoch, body FROM KS.jobs WHERE part = 0 AND id = ?";
+    /// id: jobs up to it, the newest first.
+    jobs: Serial "SELECT id, epoch, body FROM KS.jobs WHERE part = 0 AND id <= ?";
+    /// id, did, collection -> a failure.
+    failure: Read "SELECT did, collection, body FROM KS.job_failures WHERE id = ? AND did = ? AND collection = ?";
+    /// id, did, collection: a job's failures beyond one.
+    failures: Read "SELECT did, collection, body FROM KS.job_failures WHERE id = ? AND (did, collection) > (?, ?)";
+    /// kind, name: choices from a name on.
+    choices_from: Read "SELECT name, body FROM KS.choices WHERE kind = ? AND name >= ?";
+    /// kind, name: choices beyond one.
+    choices_beyond: Read "SELECT name, body FROM KS.choices WHERE kind = ? AND name > ?";
     /// timestamp, collection, month, slot, rkey, did.
     drop_hint: Write "DELETE FROM KS.records_by_collection USING TIMESTAMP ? WHERE collection = ? AND month = ? AND slot = ? AND rkey = ? AND did = ?";
     /// timestamp, id.

@@ -201,6 +201,27 @@ impl Requests {
         self.persist(table, send).await
     }
 
+    /// Writes on a condition until that is answered. Tells also whether it was sent more than once: an earlier attempt, whose
+    /// answer was lost, may be why the condition did not hold for the last one.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Requests::write`].
+    pub async fn transact(
+        &self,
+        table: &'static str,
+        statement: &PreparedStatement,
+        values: impl SerializeRow,
+    ) -> Result<(QueryResult, bool), StoreError> {
+        let (values, sent) = (&values, AtomicUsize::new(0));
+        let send = || {
+            sent.fetch_add(1, SeqCst);
+            self.session.execute_unpaged(statement, values)
+        };
+        let answer = self.persist(table, send).await?;
+        Ok((answer, sent.load(SeqCst) > 1))
+    }
+
     /// Reads all rows of a question that has few; tried for at most ten seconds.
     ///
     /// # Errors

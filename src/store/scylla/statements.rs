@@ -1,8 +1,8 @@
 //! Every statement of the store, prepared once.
 
 use scylla::client::session::Session;
-use scylla::statement::Consistency;
 use scylla::statement::prepared::PreparedStatement;
+use scylla::statement::{Consistency, SerialConsistency};
 
 use super::session::explain;
 use crate::store::StoreError;
@@ -38,6 +38,10 @@ pub(super) use statements;
 pub(super) enum Kind {
     Write,
     Read,
+    /// Writes on a condition.
+    Transact,
+    /// Reads one partition after every transaction on it.
+    Serial,
 }
 
 /// How many copies must answer.
@@ -45,6 +49,23 @@ pub(super) enum Kind {
 pub(super) struct Levels {
     pub write: Consistency,
     pub read: Consistency,
+}
+
+impl Levels {
+    /// How many copies must have what a transaction writes, and over which of them it is decided.
+    pub fn transaction(self) -> (Consistency, SerialConsistency) {
+        // There is no read of every quorum, and one of a single datacenter does not see what the others agreed on.
+        let copies = match self.write {
+            Consistency::EachQuorum => Consistency::Quorum,
+            _ => self.read,
+        };
+        // Workers that write no more than their own datacenter's copies are all in that one.
+        let serial = match self.write {
+            Consistency::LocalQuorum => SerialConsistency::LocalSerial,
+            _ => SerialConsistency::Serial,
+        };
+        (copies, serial)
+    }
 }
 
 pub(super) struct Preparer<'a> {
@@ -59,13 +80,22 @@ impl Preparer<'_> {
         let prepared = self.session.prepare(text).await;
         let mut prepared =
             prepared.map_err(|error| StoreError::Unavailable(explain(&error.to_string())))?;
-        // Every write carries its timestamp, so that it may be sent any number of times.
-        prepared.set_is_idempotent(true);
-        prepared.set_use_cached_result_metadata(true);
+        let (copies, serial) = self.consistency.transaction();
+        prepared.set_serial_consistency(Some(serial));
         prepared.set_consistency(match kind {
             Kind::Write => self.consistency.write,
             Kind::Read => self.consistency.read,
+            Kind::Transact => copies,
+            Kind::Serial => match serial {
+                SerialConsistency::Serial => Consistency::Serial,
+                SerialConsistency::LocalSerial => Consistency::LocalSerial,
+            },
         });
+        // Every other write carries its timestamp, so that it may be sent any number of times; and only the columns of a
+        // transaction's answer depend on what it says.
+        let plain = !matches!(kind, Kind::Transact);
+        prepared.set_is_idempotent(plain);
+        prepared.set_use_cached_result_metadata(plain);
         Ok(prepared)
     }
 }
@@ -115,6 +145,22 @@ statements! {
     put_raw: Write "INSERT INTO KS.quarantine_raw (id, part, bytes) VALUES (?, ?, ?) USING TIMESTAMP ?";
     /// timestamp, id.
     delete_raw: Write "DELETE FROM KS.quarantine_raw USING TIMESTAMP ? WHERE id = ?";
+    /// id, epoch, body.
+    insert_job: Transact "INSERT INTO KS.jobs (part, id, epoch, body) VALUES (0, ?, ?, ?) IF NOT EXISTS";
+    /// epoch, body, id, the epoch that it replaces.
+    update_job: Transact "UPDATE KS.jobs SET epoch = ?, body = ? WHERE part = 0 AND id = ? IF epoch = ?";
+    /// id -> epoch, body.
+    read_job: Serial "SELECT epoch, body FROM KS.jobs WHERE part = 0 AND id = ?";
+    /// id, did, collection, body, timestamp.
+    put_failure: Write "INSERT INTO KS.job_failures (id, did, collection, body) VALUES (?, ?, ?, ?) USING TIMESTAMP ?";
+    /// timestamp, id, did, collection.
+    delete_failure: Write "DELETE FROM KS.job_failures USING TIMESTAMP ? WHERE id = ? AND did = ? AND collection = ?";
+    /// kind, name, body, timestamp.
+    put_choice: Write "INSERT INTO KS.choices (kind, name, body) VALUES (?, ?, ?) USING TIMESTAMP ?";
+    /// timestamp, kind, name.
+    delete_choice: Write "DELETE FROM KS.choices USING TIMESTAMP ? WHERE kind = ? AND name = ?";
+    /// timestamp, pds, did.
+    put_pds: Write "UPDATE KS.repos USING TIMESTAMP ? SET pds = ? WHERE did = ?";
     /// did: status, its version.
     read_status: Read "SELECT status, WRITETIME(status) FROM KS.repos WHERE did = ?";
     /// slot, did, id: kind, reason, version, and when it was written.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use scylla::client::session::Session;
-use scylla::statement::{Consistency, SerialConsistency};
 use tokio_util::sync::CancellationToken;
 
 use super::lease::{Holder, Lease, LeaseOptions};
@@ -43,21 +42,14 @@ impl Tenure {
         levels: Levels,
         terms: &LeaseTerms,
     ) -> Result<Self, StoreError> {
+        let (consistency, serial) = levels.transaction();
         let options = LeaseOptions {
             worker_id: terms.worker_id,
             count: terms.count,
             ttl: terms.ttl,
             holder: Holder::find(&terms.data_dir, terms.worker_id)?,
-            // There is no read of every quorum, and one of a single datacenter does not see what the others agreed on.
-            consistency: match levels.write {
-                Consistency::EachQuorum => Consistency::Quorum,
-                _ => levels.read,
-            },
-            // Workers that write no more than their own datacenter's copies are all in that one.
-            serial: match levels.write {
-                Consistency::LocalQuorum => SerialConsistency::LocalSerial,
-                _ => SerialConsistency::Serial,
-            },
+            consistency,
+            serial,
         };
         let lease = Lease::take(session, keyspace, options).await?;
         let over = CancellationToken::new();

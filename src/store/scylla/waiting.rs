@@ -14,7 +14,7 @@ use scylla::statement::prepared::PreparedStatement;
 use super::reader::{Ask, Reader, Row, broken, natural};
 use crate::slot::slot_of;
 use crate::store::limits::page_limit;
-use crate::store::{Page, QuarantineEntry, Repair, RepairKind, StoreError};
+use crate::store::{Page, QuarantineEntry, REPAIRS_OF, Repair, RepairKind, StoreError};
 
 /// Partitions that are asked at once.
 const AT_ONCE: usize = 16;
@@ -116,7 +116,7 @@ impl Reader {
         let first_rows = (limit + 1).min(ROWS);
         let firsts = (first..=u8::MAX).map(|slot| {
             let beyond = if slot == first { (did, id) } else { ("", "") };
-            self.repairs_of(slot, beyond, first_rows)
+            self.repairs_beyond(slot, beyond, first_rows)
         });
         let mut firsts = stream::iter(firsts).buffered(AT_ONCE);
         let mut items: Vec<Repair> = Vec::new();
@@ -128,7 +128,7 @@ impl Reader {
             items.extend(repairs);
             while let Some(last) = items.last().filter(|_| full && items.len() <= limit) {
                 let beyond = (last.did.as_str(), last.id.as_str());
-                let (_, repairs) = self.repairs_of(slot, beyond, ROWS).await?;
+                let (_, repairs) = self.repairs_beyond(slot, beyond, ROWS).await?;
                 full = repairs.len() >= ROWS;
                 items.extend(repairs);
             }
@@ -138,7 +138,7 @@ impl Reader {
         }))
     }
 
-    async fn repairs_of(
+    async fn repairs_beyond(
         &self,
         slot: u8,
         (did, id): (&str, &str),
@@ -153,6 +153,18 @@ impl Reader {
         let rows = self.some::<RepairRow, _>(&ask, most).await?;
         let repairs: Result<_, _> = rows.into_iter().map(read_repair).collect();
         Ok((slot, repairs?))
+    }
+
+    /// The repairs of one repository.
+    pub(super) async fn repairs_of(&self, did: &str) -> Result<Vec<Repair>, StoreError> {
+        let ask = Ask {
+            table: "repairs",
+            statement: &self.statements.repairs_of,
+            values: (i32::from(slot_of(did)), did),
+            rows: ROWS,
+        };
+        let rows = self.some::<RepairRow, _>(&ask, REPAIRS_OF).await?;
+        rows.into_iter().take(REPAIRS_OF).map(read_repair).collect()
     }
 
     /// Every (day, slot) of the quarantine that has rows, the oldest first.

@@ -10,6 +10,7 @@ use scylla::statement::prepared::PreparedStatement;
 use scylla::statement::{Consistency, SerialConsistency};
 use scylla::value::CqlTimestamp;
 
+use super::super::changes::applied;
 use super::super::session::explain;
 use super::LeaseOptions;
 use crate::store::StoreError;
@@ -166,12 +167,7 @@ impl Rows {
         values: &(impl SerializeRow + Sync),
     ) -> Result<bool, StoreError> {
         let rows = self.send(statement, values).await?;
-        // What follows the first column differs between servers.
-        let first = rows.maybe_first_row::<scylla::value::Row>();
-        let first = first.map_err(|error| unavailable(&error))?;
-        let applied = first.and_then(|row| row.columns.into_iter().next().flatten());
-        let applied = applied.and_then(|cell| cell.as_boolean());
-        applied.ok_or_else(|| {
+        applied(&rows).ok_or_else(|| {
             StoreError::Unavailable(
                 "a transaction on workers was answered without [applied]".to_owned(),
             )

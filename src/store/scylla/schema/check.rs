@@ -38,18 +38,28 @@ impl Found {
         types.chain(tables.filter(|name| !there(name))).collect()
     }
 
+    /// Whether all of this build was made.
+    pub fn is_whole(&self) -> bool {
+        self.version == Some(VERSION) && self.missing().is_empty()
+    }
+
     /// Every difference between what is there and what must be, in words; what is missing whole is not among them.
     pub fn differences(&self, layout: &Layout) -> Vec<String> {
         let mut said = Vec::new();
-        if let Some(version) = self.version.filter(|version| *version != VERSION) {
+        if let Some(version) = self
+            .version
+            .filter(|version| !(1..=VERSION).contains(version))
+        {
             said.push(format!(
                 "schema_version says {version}, this build knows {VERSION}: use the build that made it, or move the data \
                  (penstock dump --full, penstock import)"
             ));
         }
-        if self.version.is_some() {
-            said.extend(self.missing().iter().map(|name| self.gone(name, layout)));
-        }
+        let gone = self
+            .missing()
+            .into_iter()
+            .filter(|name| self.was_made(name));
+        said.extend(gone.map(|name| self.gone(name, layout)));
         self.types_differ(&mut said);
         for table in TABLES {
             self.columns_differ(table, &mut said);
@@ -58,7 +68,13 @@ impl Found {
         said
     }
 
-    /// The version is written last: what is missing then was there once.
+    /// Whether something was there once: the version is written last.
+    fn was_made(&self, name: &str) -> bool {
+        let table = TABLES.iter().find(|table| table.name == name);
+        let since = table.map_or(1, |table| table.since);
+        self.version.is_some_and(|version| since <= version)
+    }
+
     fn gone(&self, name: &str, layout: &Layout) -> String {
         format!(
             "{name} is gone, though schema_version says that all was made: with it went what the ledger claims; restore it from a \
@@ -195,6 +211,24 @@ mod tests {
     }
 
     #[test]
+    fn what_came_with_a_later_version_is_missing_and_all_else_is_gone() {
+        let server = layout(Server::Cassandra("5.0.9".into()));
+        let mut found = whole("");
+        let new = ["jobs", "job_failures", "choices"];
+        found
+            .columns
+            .retain(|(table, _), _| !new.contains(&table.as_str()));
+        assert_eq!(found.missing(), new);
+        assert_eq!(found.differences(&server).len(), 3, "it says version 2");
+        found.version = Some(1);
+        assert_eq!(found.differences(&server), Vec::<String>::new());
+        found.columns.retain(|(table, _), _| table != "ledger");
+        let said = found.differences(&server);
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].starts_with("ledger is gone"), "{said:?}");
+    }
+
+    #[test]
     fn every_difference_is_explained() {
         let scylla = layout(Server::Scylla("2025.1.0".into()));
         let mut found = whole("timeout");
@@ -209,7 +243,7 @@ mod tests {
         found.columns.get_mut(&did).unwrap().of = "blob".into();
         let said = found.differences(&scylla).join("\n");
         for word in [
-            "schema_version says 2",
+            "schema_version says 3",
             "records has gc_grace_seconds = 3600",
             "repos drops tombstones by the mode 'repair'",
             "ledger has no column kind",

@@ -27,12 +27,15 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(in super::super) async fn create(session: &Session, layout: &Layout) -> Result<(), StoreError> {
     let before = found(session, layout).await?;
     refuse(layout, &before)?;
-    if before.missing().is_empty() && before.version.is_some() {
+    if before.is_whole() {
         return Ok(());
     }
     tracing::info!(keyspace = layout.keyspace, server = %layout.server, "making the tables");
-    enough_nodes(session, layout)?;
-    run(session, &layout.keyspace()).await?;
+    // A keyspace that is there is as its operator wants it.
+    if before.version.is_none() {
+        enough_nodes(session, layout)?;
+        run(session, &layout.keyspace()).await?;
+    }
     for statement in layout.statements() {
         run(session, &statement).await?;
     }
@@ -56,7 +59,7 @@ pub(in super::super) async fn await_made(
             look.tick().await;
             let found = found(session, layout).await?;
             // The version is written last.
-            if found.version.is_some() {
+            if found.version.is_some_and(|version| version >= VERSION) {
                 return refuse(layout, &found);
             }
             if !waits {
@@ -70,7 +73,7 @@ pub(in super::super) async fn await_made(
     };
     tokio::time::timeout(PATIENCE, made).await.unwrap_or_else(|_| {
         Err(StoreError::Unavailable(format!(
-            "the keyspace {} has no tables after {} s: start worker 0, which makes them, or run 'penstock schema --apply'",
+            "the keyspace {} lacks tables of this build after {} s: start worker 0, which makes them, or run 'penstock schema --apply'",
             layout.keyspace,
             PATIENCE.as_secs()
         )))
@@ -88,7 +91,14 @@ pub(in super::super) async fn is_made(
 ) -> Result<bool, StoreError> {
     let found = found(session, layout).await?;
     refuse(layout, &found)?;
-    Ok(found.missing().is_empty() && found.version.is_some())
+    if let Some(version) = found.version.filter(|version| *version < VERSION) {
+        return Err(StoreError::Schema(format!(
+            "the tables in the keyspace {} are those of version {version}, and this build needs those of {VERSION}: start worker \
+             0, which adds what is missing, or run 'penstock schema --apply'",
+            layout.keyspace
+        )));
+    }
+    Ok(found.is_whole())
 }
 
 /// Checks a schema that must be there.

@@ -1,7 +1,8 @@
 //! The schema: what is created, and what a keyspace that is there must look like.
 //!
 //! One table of tables drives the CQL that `penstock schema` prints, what is created, and what is checked at start.
-//! Nothing that exists is ever altered: a difference is explained, and the operator decides.
+//! Nothing that exists is ever altered; tables that came with a later version are added. Any other difference is explained,
+//! and the operator decides.
 
 use crate::config::Replication;
 
@@ -10,8 +11,8 @@ pub(super) mod create;
 
 use super::server::Server;
 
-/// The version of this schema, kept in `schema_version`.
-pub const VERSION: i32 = 1;
+/// The version of this schema, kept in `schema_version`. A keyspace of an earlier one lacks the tables that came since.
+pub const VERSION: i32 = 2;
 
 /// Longest age at which a frame is replayed or retried: tombstones must live longer, or an old create would bring back what
 /// was deleted since.
@@ -65,6 +66,8 @@ pub struct Table {
     pattern: Pattern,
     /// Whether `store.scylla.cdc` covers it.
     cdc: bool,
+    /// The version of the schema that it came with.
+    since: i32,
 }
 
 use Part::{Ascending, Descending, Partition, Value};
@@ -118,6 +121,7 @@ pub const TABLES: &[Table] = &[
         ],
         pattern: Pattern::Stream,
         cdc: true,
+        since: 1,
     },
     Table {
         name: "records_by_collection",
@@ -136,6 +140,7 @@ pub const TABLES: &[Table] = &[
         ],
         pattern: Pattern::Stream,
         cdc: false,
+        since: 1,
     },
     Table {
         name: "collection_months",
@@ -146,6 +151,7 @@ pub const TABLES: &[Table] = &[
         ],
         pattern: Pattern::Small,
         cdc: false,
+        since: 1,
     },
     Table {
         name: "repos",
@@ -165,6 +171,7 @@ pub const TABLES: &[Table] = &[
         ],
         pattern: Pattern::Stream,
         cdc: true,
+        since: 1,
     },
     Table {
         name: "ledger",
@@ -185,6 +192,7 @@ pub const TABLES: &[Table] = &[
         ],
         pattern: Pattern::Small,
         cdc: false,
+        since: 1,
     },
     Table {
         name: "repairs",
@@ -199,6 +207,52 @@ pub const TABLES: &[Table] = &[
         ],
         pattern: Pattern::Small,
         cdc: false,
+        since: 1,
+    },
+    Table {
+        name: "jobs",
+        doc: &[
+            "Backfills that were asked for: body is JSON. Changed by lightweight transactions on epoch alone. They are few, and",
+            "listed the newest first: that is the order of one partition (part is 0), and no order of partitions by id.",
+        ],
+        columns: &[
+            ("part", "int", Partition),
+            ("id", "bigint", Descending),
+            ("epoch", "bigint", Value),
+            ("body", "blob", Value),
+        ],
+        pattern: Pattern::Small,
+        cdc: false,
+        since: 2,
+    },
+    Table {
+        name: "job_failures",
+        doc: &[
+            "What could not be done of a job (id), and why: body is JSON. collection is '' where a whole repository failed.",
+        ],
+        columns: &[
+            ("id", "bigint", Partition),
+            ("did", "text", Ascending),
+            ("collection", "text", Ascending),
+            ("body", "blob", Value),
+        ],
+        pattern: Pattern::Small,
+        cdc: false,
+        since: 2,
+    },
+    Table {
+        name: "choices",
+        doc: &[
+            "What operators chose while the daemon ran: collections, repositories that jobs skip. body is JSON.",
+        ],
+        columns: &[
+            ("kind", "text", Partition),
+            ("name", "text", Ascending),
+            ("body", "blob", Value),
+        ],
+        pattern: Pattern::Small,
+        cdc: false,
+        since: 2,
     },
     Table {
         name: "quarantine",
@@ -218,6 +272,7 @@ pub const TABLES: &[Table] = &[
         ],
         pattern: Pattern::Small,
         cdc: false,
+        since: 1,
     },
     Table {
         name: "quarantine_raw",
@@ -231,11 +286,12 @@ pub const TABLES: &[Table] = &[
         ],
         pattern: Pattern::Small,
         cdc: false,
+        since: 1,
     },
     Table {
         name: "workers",
         doc: &[
-            "Leases: who is which worker, of how many. Lightweight transactions with a time to live; nothing else is written so.",
+            "Leases: who is which worker, of how many. Lightweight transactions with a time to live.",
         ],
         columns: &[
             ("worker_id", "int", Partition),
@@ -246,6 +302,7 @@ pub const TABLES: &[Table] = &[
         ],
         pattern: Pattern::Small,
         cdc: false,
+        since: 1,
     },
     Table {
         name: "schema_version",
@@ -253,6 +310,7 @@ pub const TABLES: &[Table] = &[
         columns: &[("name", "text", Partition), ("version", "int", Value)],
         pattern: Pattern::Small,
         cdc: false,
+        since: 1,
     },
 ];
 
