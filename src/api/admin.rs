@@ -5,12 +5,16 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use axum::routing::on;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::auth::Access;
 use super::error::ApiError;
 use super::list::{CHUNK, ListBody, Values};
-use super::params::Params;
+use super::params::{COLLECTION, CURSOR, DID, Kind, Parameter, Params, limit};
+use super::routes::{Answer, Route, Verb, schema};
 use super::{ApiState, page_error};
 use crate::decode::Tid;
 use crate::store::{Record, RecordsQuery, Repo};
@@ -22,15 +26,56 @@ pub(crate) const MAX_LIMIT: usize = 1000;
 /// Pages of the store that one request reads while it finds nothing to show.
 const EMPTY_PAGES: usize = 100;
 
+pub(super) const ROUTES: &[Route] = &[
+    Route {
+        query: &[
+            DID,
+            COLLECTION,
+            Parameter::new("rkey", Kind::Rkey),
+            Parameter::new("active", Kind::Flag),
+            Parameter::new("value", Kind::Flag),
+            limit(DEFAULT_LIMIT, MAX_LIMIT),
+            CURSOR,
+        ],
+        answers: &[Answer::list(
+            200,
+            "by DID, collection and record key",
+            "records",
+            schema::<RecordRow<'_>>,
+        )],
+        ..Route::new(
+            Verb::Get,
+            &["/admin/records"],
+            Access::Read,
+            "Records, those of hidden accounts included",
+            |method| on(method, records),
+        )
+    },
+    Route {
+        query: &[DID, limit(DEFAULT_LIMIT, MAX_LIMIT), CURSOR],
+        answers: &[Answer::list(200, "by DID", "repos", schema::<RepoRow<'_>>)],
+        ..Route::new(
+            Verb::Get,
+            &["/admin/repos"],
+            Access::Read,
+            "Repositories, hidden accounts included",
+            |method| on(method, repos),
+        )
+    },
+];
+
 /// A record as `dump` shows it. With values, a record that has no JSON has `"value":null`.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Record")]
 struct RecordRow<'a> {
     did: &'a str,
     collection: &'a str,
     rkey: &'a str,
     cid: String,
+    #[schemars(with = "String")]
     rev: Tid,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Value>")]
     value: Option<Option<&'a RawValue>>,
 }
 
@@ -40,15 +85,6 @@ pub(crate) async fn records(
     State(state): State<Arc<ApiState>>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    params.only(&[
-        "did",
-        "collection",
-        "rkey",
-        "active",
-        "value",
-        "limit",
-        "cursor",
-    ])?;
     let wanted = Wanted {
         active: params.flag("active")?.unwrap_or(false),
         values: params.flag("value")?.unwrap_or(true),
@@ -155,14 +191,17 @@ impl<'a> RecordsPage<'a> {
 }
 
 /// A repository as `repos` shows it. What is not known is null.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Repo")]
 struct RepoRow<'a> {
     did: &'a str,
     handle: Option<&'a str>,
     active: bool,
     status: Option<&'a str>,
+    #[schemars(with = "Option<String>")]
     rev: Option<Tid>,
     pds: Option<&'a str>,
+    #[schemars(with = "Option<String>")]
     complete_rev: Option<Tid>,
 }
 
@@ -185,7 +224,6 @@ pub(crate) async fn repos(
     State(state): State<Arc<ApiState>>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    params.only(&["did", "limit", "cursor"])?;
     let limit = params.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
     let cursor = params.cursor()?;
     let mut body = ListBody::new("repos");

@@ -3,16 +3,16 @@
 //! What is compared are digests of fixed length, in constant time, so that neither the content nor the length of a token
 //! shows in the time that an answer takes.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::Next;
-use axum::response::Response;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::ApiState;
+use super::attempts::Attempts;
 use super::error::ApiError;
 
 type Fingerprint = [u8; 32];
@@ -22,11 +22,18 @@ type Fingerprint = [u8; 32];
 pub struct Tokens {
     admin: Option<Fingerprint>,
     read: Option<Fingerprint>,
+    attempts: Arc<Attempts>,
 }
+
+/// Where a request came from; the Unix socket and the process itself have no address.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) Option<IpAddr>);
 
 /// What a route asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
+    /// No token.
+    Open,
     Read,
     Admin,
 }
@@ -38,10 +45,16 @@ impl Tokens {
         Self {
             admin: of(admin),
             read: of(read),
+            attempts: Arc::default(),
         }
     }
 
-    fn check(&self, headers: &HeaderMap, wanted: Access) -> Result<(), ApiError> {
+    fn check(
+        &self,
+        headers: &HeaderMap,
+        wanted: Access,
+        peer: Option<IpAddr>,
+    ) -> Result<(), ApiError> {
         self.check_configured(wanted)?;
         let given = presented(headers).ok_or_else(|| {
             unauthorized("this route needs 'Authorization: Bearer TOKEN' or 'X-API-Key: TOKEN'")
@@ -60,13 +73,24 @@ impl Tokens {
                 "Forbidden",
                 "this route needs the admin token; the read token only reads",
             )),
-            _ => Err(unauthorized("the token is not known")),
+            _ => Err(self.refuse_bad(peer)),
+        }
+    }
+
+    fn refuse_bad(&self, peer: Option<IpAddr>) -> ApiError {
+        match self.attempts.note(peer) {
+            None => unauthorized("the token is not known"),
+            Some(wait) => ApiError::too_many(
+                "too many tokens that are not known came from this address",
+                wait.as_secs().saturating_add(1),
+            ),
         }
     }
 
     fn check_configured(&self, wanted: Access) -> Result<(), ApiError> {
         let ways = match wanted {
             _ if self.admin.is_some() => return Ok(()),
+            Access::Open => return Ok(()),
             Access::Read if self.read.is_some() => return Ok(()),
             Access::Read => "ADMIN_TOKEN, ADMIN_TOKEN_FILE or http.admin_token (or READ_TOKEN)",
             Access::Admin => "ADMIN_TOKEN, ADMIN_TOKEN_FILE or http.admin_token",
@@ -102,32 +126,12 @@ fn presented(headers: &HeaderMap) -> Option<Fingerprint> {
     bearer.or(key).map(fingerprint)
 }
 
-/// Lets requests through that may only read.
-pub(crate) async fn read(
-    State(state): State<Arc<ApiState>>,
-    request: Request,
-    next: Next,
-) -> Result<Response, ApiError> {
-    pass(&state, Access::Read, request, next).await
-}
-
-/// Lets requests through that may change something.
-pub(crate) async fn admin(
-    State(state): State<Arc<ApiState>>,
-    request: Request,
-    next: Next,
-) -> Result<Response, ApiError> {
-    pass(&state, Access::Admin, request, next).await
-}
-
-async fn pass(
-    state: &ApiState,
-    wanted: Access,
-    request: Request,
-    next: Next,
-) -> Result<Response, ApiError> {
-    if !state.trusted {
-        state.tokens.check(request.headers(), wanted)?;
+/// Refuses a request whose token does not open what is wanted.
+pub(crate) fn check(state: &ApiState, wanted: Access, request: &Request) -> Result<(), ApiError> {
+    if state.trusted || wanted == Access::Open {
+        return Ok(());
     }
-    Ok(next.run(request).await)
+    let peer = request.extensions().get::<Peer>();
+    let peer = peer.and_then(|Peer(address)| *address);
+    state.tokens.check(request.headers(), wanted, peer)
 }

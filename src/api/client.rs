@@ -1,5 +1,5 @@
-//! The routes as commands call them: over the daemon's Unix socket, or, without a daemon, in the command's own process.
-//! Both ways run the same router.
+//! The routes as commands call them: over the daemon's Unix socket, by TCP with a token, or, without a daemon, in the command's
+//! own process. All ways run the same router.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,10 +7,13 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{Method, Request, StatusCode, header};
+use reqwest::Url;
+use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use tower::ServiceExt;
 
 use super::TRUSTED_REQUEST;
+use crate::config::Secret;
 
 /// Host part of the URLs; it names nothing.
 const ORIGIN: &str = "http://penstock";
@@ -25,8 +28,18 @@ pub struct Client(Way);
 
 #[derive(Debug, Clone)]
 enum Way {
-    Socket(reqwest::Client),
+    Http(Box<Http>),
     Local(Router),
+}
+
+/// A daemon, wherever it is.
+#[derive(Debug, Clone)]
+struct Http {
+    client: reqwest::Client,
+    origin: Url,
+    token: Option<Secret>,
+    /// What is said where it does not answer.
+    silence: String,
 }
 
 /// Why there is no answer.
@@ -43,7 +56,7 @@ pub enum ClientError {
         message: String,
     },
     /// The daemon can't be reached, or went away.
-    #[error("the daemon does not answer on its socket: {0}")]
+    #[error("{0}")]
     Unreachable(String),
     /// What came is no answer of a Penstock.
     #[error("an answer that can't be understood: {0}")]
@@ -62,16 +75,50 @@ impl Client {
     pub fn socket(path: &Path) -> Result<Self, ClientError> {
         // The client's builder asks for a provider of cryptography even where it needs none; the first one stays.
         let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder().unix_socket(path);
+        Self::over(
+            client,
+            url("/")?,
+            None,
+            "the daemon does not answer on its socket",
+        )
+    }
+
+    /// By TCP, at an origin such as `https://penstock.example.com`.
+    pub fn remote(
+        origin: Url,
+        token: Option<Secret>,
+        tls: ClientConfig,
+    ) -> Result<Self, ClientError> {
         let client = reqwest::Client::builder()
-            .unix_socket(path)
+            .tls_backend_preconfigured(tls)
+            // A redirect could carry the token elsewhere.
+            .redirect(reqwest::redirect::Policy::none());
+        let silence = format!("no daemon answers at {origin}");
+        Self::over(client, origin, token, &silence)
+    }
+
+    fn over(
+        client: reqwest::ClientBuilder,
+        origin: Url,
+        token: Option<Secret>,
+        silence: &str,
+    ) -> Result<Self, ClientError> {
+        let client = client
             .no_proxy()
             // A connection of its own for each request: none is closed by its age under a request that is on its way.
             .pool_max_idle_per_host(0)
             .connect_timeout(CONNECT)
             .timeout(TRUSTED_REQUEST + CONNECT)
             .build();
-        let client = client.map_err(|error| ClientError::Unreachable(chain(&error)))?;
-        Ok(Self(Way::Socket(client)))
+        let client = client
+            .map_err(|error| ClientError::Unreachable(format!("{silence}: {}", chain(&error))))?;
+        Ok(Self(Way::Http(Box::new(Http {
+            client,
+            origin,
+            token,
+            silence: silence.to_owned(),
+        }))))
     }
 
     /// In this process.
@@ -79,7 +126,7 @@ impl Client {
         Self(Way::Local(router))
     }
 
-    /// The body of a 200.
+    /// The body of a success.
     pub async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Bytes, ClientError> {
         let mut url = url(path)?;
         if !query.is_empty() {
@@ -88,7 +135,7 @@ impl Client {
         self.call(Method::GET, url, None).await
     }
 
-    /// The body of a 200 for one item below `path`, whatever characters its name has.
+    /// The body of a success for one item below `path`, whatever characters its name has.
     pub async fn get_item(&self, path: &str, item: &str) -> Result<Bytes, ClientError> {
         let mut url = url(path)?;
         // Of these a URL would make another path.
@@ -103,7 +150,7 @@ impl Client {
         self.call(Method::GET, url, None).await
     }
 
-    /// Sends JSON; the body of a 200.
+    /// Sends JSON; the body of a success.
     pub async fn post(&self, path: &str, body: &impl Serialize) -> Result<Bytes, ClientError> {
         let body = serde_json::to_vec(body);
         let body = body.map_err(|error| ClientError::Garbled(error.to_string()))?;
@@ -113,14 +160,14 @@ impl Client {
     async fn call(
         &self,
         method: Method,
-        url: reqwest::Url,
+        url: Url,
         body: Option<Vec<u8>>,
     ) -> Result<Bytes, ClientError> {
         let (status, answer) = match &self.0 {
-            Way::Socket(client) => over_socket(client, method, url, body).await?,
+            Way::Http(http) => http.call(method, &url, body).await?,
             Way::Local(router) => in_process(router, method, &url, body).await?,
         };
-        if status == StatusCode::OK {
+        if status.is_success() {
             return Ok(answer);
         }
         let refusal: Refusal = serde_json::from_slice(&answer)
@@ -133,35 +180,50 @@ impl Client {
     }
 }
 
-fn url(path: &str) -> Result<reqwest::Url, ClientError> {
-    let mut url =
-        reqwest::Url::parse(ORIGIN).map_err(|error| ClientError::Garbled(error.to_string()))?;
+fn url(path: &str) -> Result<Url, ClientError> {
+    let mut url = Url::parse(ORIGIN).map_err(|error| ClientError::Garbled(error.to_string()))?;
     url.set_path(path);
     Ok(url)
 }
 
-async fn over_socket(
-    client: &reqwest::Client,
-    method: Method,
-    url: reqwest::Url,
-    body: Option<Vec<u8>>,
-) -> Result<(StatusCode, Bytes), ClientError> {
-    let lost = |error: reqwest::Error| ClientError::Unreachable(chain(&error));
-    let mut request = client.request(method, url);
-    if let Some(body) = body {
-        request = request
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(body);
+impl Http {
+    async fn call(
+        &self,
+        method: Method,
+        url: &Url,
+        body: Option<Vec<u8>>,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
+        let lost = |error: reqwest::Error| {
+            ClientError::Unreachable(format!("{}: {}", self.silence, chain(&error)))
+        };
+        let mut request = self.client.request(method, self.locate(url));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.expose());
+        }
+        if let Some(body) = body {
+            request = request
+                .header(header::CONTENT_TYPE, "application/json")
+                .body(body);
+        }
+        let response = request.send().await.map_err(lost)?;
+        let status = response.status();
+        Ok((status, response.bytes().await.map_err(lost)?))
     }
-    let response = request.send().await.map_err(lost)?;
-    let status = response.status();
-    Ok((status, response.bytes().await.map_err(lost)?))
+
+    /// A route at the origin, below its path if it has one.
+    fn locate(&self, route: &Url) -> Url {
+        let mut url = self.origin.clone();
+        let below = self.origin.path().trim_end_matches('/');
+        url.set_path(&format!("{below}{}", route.path()));
+        url.set_query(route.query());
+        url
+    }
 }
 
 async fn in_process(
     router: &Router,
     method: Method,
-    url: &reqwest::Url,
+    url: &Url,
     body: Option<Vec<u8>>,
 ) -> Result<(StatusCode, Bytes), ClientError> {
     let garbled = |error: axum::Error| ClientError::Garbled(error.to_string());

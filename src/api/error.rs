@@ -2,7 +2,9 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::store::StoreError;
 
@@ -15,12 +17,22 @@ pub struct ApiError {
     status: StatusCode,
     name: &'static str,
     message: String,
+    /// What programs may want to know beside.
+    details: Map<String, Value>,
+    retry_after: Option<u64>,
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
+/// Every error.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Error")]
+pub(crate) struct ErrorBody<'a> {
+    /// A name of few values.
     error: &'a str,
+    /// For people.
     message: &'a str,
+    /// What programs may want to know beside: the bad `fields`, the `id` of the job that runs.
+    #[serde(flatten)]
+    details: &'a Map<String, Value>,
 }
 
 impl ApiError {
@@ -30,7 +42,15 @@ impl ApiError {
             status,
             name,
             message,
+            details: Map::new(),
+            retry_after: None,
         }
+    }
+
+    /// The same with a detail for programs.
+    pub(crate) fn with(mut self, name: &str, detail: impl Into<Value>) -> Self {
+        self.details.insert(name.to_owned(), detail.into());
+        self
     }
 
     /// 400 that says what is wrong with the request as a whole.
@@ -40,12 +60,9 @@ impl ApiError {
 
     /// 400 that names the parameter, its value and what is allowed.
     pub(crate) fn parameter(name: &str, value: &str, allowed: &str) -> Self {
-        let mut quoted: String = value.chars().take(QUOTED).collect();
-        if quoted.len() < value.len() {
-            quoted.push('…');
-        }
+        let value = quoted(value);
         Self::invalid(format!(
-            "parameter {name:?} has the value {quoted:?}; allowed is {allowed}"
+            "parameter {name:?} has the value {value}; allowed is {allowed}"
         ))
     }
 
@@ -55,9 +72,17 @@ impl ApiError {
     }
 
     /// 413 for a body beyond the limit.
-    pub(crate) fn too_large() -> Self {
-        let message = format!("the body may have {} bytes", super::BODY_MAX);
+    pub(crate) fn too_large(max: usize) -> Self {
+        let message = format!("the body may have {max} bytes");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "PayloadTooLarge", message)
+    }
+
+    /// 429 for one who tries too often; it is worth trying again after so many seconds.
+    pub(crate) fn too_many(message: &str, seconds: u64) -> Self {
+        Self {
+            retry_after: Some(seconds),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message)
+        }
     }
 
     /// The store's own words, for those who run it.
@@ -88,9 +113,10 @@ impl From<StoreError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = Body {
+        let body = ErrorBody {
             error: self.name,
             message: &self.message,
+            details: &self.details,
         };
         let mut response = (self.status, axum::Json(body)).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
@@ -99,6 +125,19 @@ impl IntoResponse for ApiError {
                 .headers_mut()
                 .insert(header::WWW_AUTHENTICATE, challenge);
         }
+        if let Some(seconds) = self.retry_after {
+            let headers = response.headers_mut();
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
         response
     }
+}
+
+/// A value as an error repeats it: between quotes, and not beyond some length.
+pub(crate) fn quoted(value: &str) -> String {
+    let mut short: String = value.chars().take(QUOTED).collect();
+    if short.len() < value.len() {
+        short.push('…');
+    }
+    format!("{short:?}")
 }

@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use axum::routing::on;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ApiState;
+use super::auth::Access;
 use super::error::ApiError;
 use super::list::json_of;
-use super::params::Params;
+use super::routes::{Answer, Route, Verb, schema};
 use crate::decode::time::format_datetime;
 use crate::ledger::{self, Gap, Loss, Report, Span, Wanted};
 
@@ -17,8 +20,19 @@ use crate::ledger::{self, Gap, Loss, Report, Span, Wanted};
 const NEAR: u64 = 3_600_000_000;
 const DAY: f64 = 86_400e6;
 
+pub(super) const ROUTES: &[Route] = &[Route {
+    answers: &[Answer::json(200, "the ledger", schema::<Gaps>)],
+    ..Route::new(
+        Verb::Get,
+        &["/admin/gaps"],
+        Access::Read,
+        "What of the window is held and what is missing",
+        |method| on(method, show),
+    )
+}];
+
 /// The answer of `GET /admin/gaps`. Times are RFC 3339, slots are ranges as in `0-127,130`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Gaps {
     /// The length of the window in days: 0 is none, -1 all that the relays retain.
     pub days: f64,
@@ -41,7 +55,7 @@ pub struct Gaps {
 }
 
 /// An interval of a relay's stream.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Interval {
     /// Host of the relay.
     pub relay: String,
@@ -60,7 +74,7 @@ pub struct Interval {
 }
 
 /// What is missing.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Missing {
     /// Where: a null `from_seq` is known by its time only, a null `to_seq` is now.
     #[serde(flatten)]
@@ -74,7 +88,7 @@ pub struct Missing {
 }
 
 /// What becomes of what is missing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MissingState {
     /// Worker 0 will replay it.
@@ -86,7 +100,7 @@ pub enum MissingState {
 }
 
 /// Why something can't be replayed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MissingReason {
     /// It is older than what the relay retains.
@@ -98,7 +112,7 @@ pub enum MissingReason {
 }
 
 /// Where what slots hold ends.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Tail {
     /// Host of the relay.
     pub relay: String,
@@ -115,11 +129,7 @@ pub struct Tail {
 }
 
 /// `GET /admin/gaps`.
-pub(crate) async fn show(
-    State(state): State<Arc<ApiState>>,
-    params: Params,
-) -> Result<Response, ApiError> {
-    params.only(&[])?;
+pub(crate) async fn show(State(state): State<Arc<ApiState>>) -> Result<Response, ApiError> {
     let facts = state.store.facts().await.map_err(ApiError::store)?;
     let wanted = (state.wanted)();
     json_of(&Gaps::of(&ledger::report(&facts, &wanted), &wanted))

@@ -7,17 +7,63 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::routing::on;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::ApiState;
+use super::auth::Access;
+use super::routes::{Answer, Route, Verb, schema};
 
 /// How long the store may take to say how it is.
 const STORE_ANSWERS: Duration = Duration::from_secs(5);
 /// The text format that Prometheus scrapes.
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+pub(super) const ROUTES: &[Route] = &[
+    Route {
+        answers: &[Answer::json(200, "it works", schema::<Healthy>)],
+        ..Route::new(
+            Verb::Get,
+            &["/healthz"],
+            Access::Open,
+            "Whether the process works",
+            |method| on(method, healthz),
+        )
+    },
+    Route {
+        answers: &[
+            Answer::json(200, "ready", schema::<Readiness>),
+            Answer::json(503, "not ready, with the reasons", schema::<Readiness>),
+        ],
+        ..Route::new(
+            Verb::Get,
+            &["/readyz"],
+            Access::Open,
+            "Whether the relay is connected and the store answers",
+            |method| on(method, readyz),
+        )
+    },
+    Route {
+        answers: &[Answer::text(200, "Prometheus text", "text/plain")],
+        ..Route::new(
+            Verb::Get,
+            &["/metrics"],
+            Access::Open,
+            "Metrics",
+            |method| on(method, metrics),
+        )
+    },
+];
+
+/// The answer of `/healthz`.
+#[derive(Serialize, JsonSchema)]
+struct Healthy {
+    status: &'static str,
+}
+
 /// The answer of `/readyz`; where it is not ready, also an error as every other.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Readiness {
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'static str>,
@@ -29,7 +75,7 @@ struct Readiness {
 
 /// 200 while the process works.
 pub(crate) async fn healthz() -> Response {
-    Json(serde_json::json!({"status": "ok"})).into_response()
+    Json(Healthy { status: "ok" }).into_response()
 }
 
 /// 200 when the relay is connected and the store answers, else 503 with the reasons.

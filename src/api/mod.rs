@@ -6,18 +6,26 @@
 //! bytes, every listener in connections ([`server`]).
 
 mod admin;
+mod attempts;
 mod auth;
+mod backfill;
 pub mod client;
+mod collections;
 mod error;
 mod gaps;
 mod health;
 mod list;
+mod openapi;
+mod optout;
 mod params;
 mod quarantine;
+mod routes;
 pub mod server;
 mod xrpc;
 
 pub use auth::Tokens;
+pub use backfill::BackfillRequest;
+pub use collections::{CollectionView, Collections, RemoveOutcome};
 pub use error::ApiError;
 pub use gaps::{Gaps, Interval, Missing, MissingReason, MissingState, Tail};
 pub use quarantine::{Retry, RetryOutcome, RetryReport, RetryRequest, RetryResult};
@@ -30,18 +38,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::HttpBody;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{get, post};
 
+use crate::backfill::jobs::Jobs;
+use crate::config;
 use crate::ledger::Wanted;
 use crate::store::{Store, StoreError};
 
-/// Most bytes of a request's body.
-pub(crate) const BODY_MAX: u64 = 64 << 10;
 /// How long a request over TCP may take until its answer begins.
 const TCP_REQUEST: Duration = Duration::from_secs(30);
 /// The same where the operator asks: a page of few records out of many may take a long scan.
@@ -72,6 +78,12 @@ pub struct ApiState {
     pub wanted: WantedNow,
     /// What retries quarantined frames, if anything here can.
     pub retry: Option<Arc<dyn Retry>>,
+    /// The jobs, where this is the daemon of worker 0.
+    pub jobs: Option<Arc<dyn Jobs>>,
+    /// What changes the collections that are indexed, where this is the daemon of worker 0.
+    pub collections: Option<Arc<dyn Collections>>,
+    /// Which worker this is.
+    pub worker: config::Worker,
     /// The tokens that admin routes ask for.
     pub tokens: Tokens,
     /// Serves all routes without a token: for the Unix socket and for commands in their own process.
@@ -81,38 +93,9 @@ pub struct ApiState {
 /// All routes.
 pub fn router(state: ApiState) -> Router {
     let state = Arc::new(state);
-    let reading = Router::new()
-        .route("/admin/records", get(admin::records))
-        .route("/admin/repos", get(admin::repos))
-        .route("/admin/gaps", get(gaps::show))
-        .route("/admin/quarantine", get(quarantine::list))
-        .route("/admin/quarantine/{id}", get(quarantine::show))
-        .route_layer(middleware::from_fn_with_state(state.clone(), auth::read));
-    let changing = Router::new()
-        .route("/admin/quarantine/retry", post(quarantine::retry))
-        .route_layer(middleware::from_fn_with_state(state.clone(), auth::admin));
-    Router::new()
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics))
-        .route("/xrpc/com.atproto.repo.getRecord", get(xrpc::get_record))
-        .route(
-            "/xrpc/com.atproto.repo.listRecords",
-            get(xrpc::list_records),
-        )
-        .route("/xrpc/com.atproto.sync.listRepos", get(xrpc::list_repos))
-        .route(
-            "/xrpc/com.atproto.sync.getRepoStatus",
-            get(xrpc::get_repo_status),
-        )
-        .merge(reading)
-        .merge(changing)
+    routes::router(&state)
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .layer(DefaultBodyLimit::max(
-            usize::try_from(BODY_MAX).unwrap_or(usize::MAX),
-        ))
-        .layer(middleware::from_fn(in_size))
         .layer(middleware::from_fn_with_state(state.clone(), in_time))
         .with_state(state)
 }
@@ -126,14 +109,6 @@ async fn no_method(method: Method, uri: Uri) -> ApiError {
     let path: String = uri.path().chars().take(200).collect();
     let message = format!("{path} does not take {method}; the Allow header names what it takes");
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
-}
-
-/// Refuses a body that says it is too long, before anyone waits for it. One that does not say is cut off as it is read.
-async fn in_size(request: Request, next: Next) -> Result<Response, ApiError> {
-    match request.body().size_hint().lower() {
-        length if length > BODY_MAX => Err(ApiError::too_large()),
-        _ => Ok(next.run(request).await),
-    }
 }
 
 async fn in_time(

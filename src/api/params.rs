@@ -2,51 +2,124 @@
 //!
 //! Names are checked by the decoder's own syntax, so that whatever is held can be asked for.
 
+use std::convert::Infallible;
+
 use axum::extract::{FromRequestParts, Query};
+use axum::http::Uri;
 use axum::http::request::Parts;
 
-use super::error::ApiError;
+use super::auth::Access;
+use super::error::{ApiError, quoted};
+use super::routes::Route;
 use crate::decode::{Cid, syntax};
 
 /// Longest cursor that is looked at, in bytes: a DID, an NSID and a record key fit.
 const CURSOR_MAX: usize = 4096;
 
 /// The parameters of one request; none is there twice.
-#[derive(Debug)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Params(Vec<(String, String)>);
 
+/// They were read and checked before the handler was called.
 impl<S: Sync> FromRequestParts<S> for Params {
-    type Rejection = ApiError;
+    type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
-        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.remove().unwrap_or_default())
+    }
+}
+
+/// DIDs as schemas tell them.
+pub(crate) const DID_PATTERN: &str = r"^did:[a-z]+:[a-zA-Z0-9._:%-]*[a-zA-Z0-9._-]$";
+/// NSIDs: two or more labels of a domain, then a name of letters and digits.
+pub(crate) const NSID_PATTERN: &str = concat!(
+    r"^[a-zA-Z]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?",
+    r"(\.[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)+",
+    r"\.[a-zA-Z][a-zA-Z0-9]{0,62}$"
+);
+
+/// A query parameter that a route knows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Parameter {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) required: bool,
+}
+
+/// What values a parameter may have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kind {
+    Did,
+    Nsid,
+    Rkey,
+    Cid,
+    Flag,
+    /// From 1: the default, and the most.
+    Limit(usize, usize),
+    Cursor,
+    OneOf(&'static [&'static str]),
+}
+
+impl Parameter {
+    pub(crate) const fn new(name: &'static str, kind: Kind) -> Self {
+        Self {
+            name,
+            kind,
+            required: false,
+        }
+    }
+
+    pub(crate) const fn required(self) -> Self {
+        Self {
+            required: true,
+            ..self
+        }
+    }
+}
+
+pub(crate) const DID: Parameter = Parameter::new("did", Kind::Did);
+pub(crate) const COLLECTION: Parameter = Parameter::new("collection", Kind::Nsid);
+pub(crate) const CURSOR: Parameter = Parameter::new("cursor", Kind::Cursor);
+
+pub(crate) const fn limit(default: usize, most: usize) -> Parameter {
+    Parameter::new("limit", Kind::Limit(default, most))
+}
+
+/// Refuses parameters that an admin route does not know: a misspelt filter must not answer with everything.
+fn check_names(route: &Route, pairs: &[(String, String)]) -> Result<(), ApiError> {
+    let is_known = |name: &str| route.query.iter().any(|known| known.name == name);
+    let stranger = pairs.iter().find(|(name, _)| !is_known(name));
+    let known: Vec<&str> = route.query.iter().map(|known| known.name).collect();
+    match stranger {
+        None => Ok(()),
+        Some(_) if route.access == Access::Open => Ok(()),
+        Some((name, _)) if known.is_empty() => Err(ApiError::invalid(format!(
+            "unknown parameter {}; this route takes none",
+            quoted(name)
+        ))),
+        Some((name, _)) => Err(ApiError::invalid(format!(
+            "unknown parameter {}; this route knows {}",
+            quoted(name),
+            known.join(", ")
+        ))),
+    }
+}
+
+impl Params {
+    /// Those of a URL that `route` is asked with.
+    pub(crate) fn read(uri: &Uri, route: &Route) -> Result<Self, ApiError> {
+        if route.access == Access::Open && route.query.is_empty() {
+            return Ok(Self::default());
+        }
+        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
             .map_err(|error| ApiError::invalid(error.body_text()))?;
         for (at, (name, value)) in pairs.iter().enumerate() {
             if pairs.iter().take(at).any(|(other, _)| other == name) {
                 return Err(ApiError::parameter(name, value, "to give it once"));
             }
         }
+        check_names(route, &pairs)?;
         Ok(Self(pairs))
-    }
-}
-
-impl Params {
-    /// Refuses parameters that the route does not know: a misspelt filter must not answer with everything.
-    pub(crate) fn only(&self, known: &[&str]) -> Result<(), ApiError> {
-        let stranger = self
-            .0
-            .iter()
-            .find(|(name, _)| !known.contains(&name.as_str()));
-        match stranger {
-            None => Ok(()),
-            Some((name, _)) if known.is_empty() => Err(ApiError::invalid(format!(
-                "unknown parameter {name:?}; this route takes none"
-            ))),
-            Some((name, _)) => Err(ApiError::invalid(format!(
-                "unknown parameter {name:?}; this route knows {}",
-                known.join(", ")
-            ))),
-        }
     }
 
     pub(crate) fn text(&self, name: &str) -> Option<&str> {

@@ -5,20 +5,23 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use axum::routing::on;
 use data_encoding::BASE64;
 use futures_util::{StreamExt, TryStreamExt};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::admin::{DEFAULT_LIMIT, MAX_LIMIT};
+use super::auth::Access;
 use super::error::ApiError;
 use super::list::{ListBody, json_of};
-use super::params::Params;
+use super::params::{CURSOR, Params, limit};
+use super::routes::{Answer, Body, RequestBody, Route, Verb, schema};
 use super::{ApiState, page_error};
 use crate::store::{QuarantineEntry, StoreError};
 
@@ -30,6 +33,54 @@ const RETRY_ROWS: usize = 20;
 const RETRY_TIME: Duration = Duration::from_secs(10);
 /// Ids that one request may name.
 pub(crate) const RETRY_IDS: usize = 100;
+
+pub(super) const ROUTES: &[Route] = &[
+    Route {
+        query: &[limit(DEFAULT_LIMIT, MAX_LIMIT), CURSOR],
+        answers: &[Answer::list(
+            200,
+            "oldest first",
+            "quarantine",
+            schema::<Row<'_>>,
+        )],
+        ..Route::new(
+            Verb::Get,
+            &["/admin/quarantine"],
+            Access::Read,
+            "What could not be taken in",
+            |method| on(method, list),
+        )
+    },
+    Route {
+        answers: &[Answer::json(
+            200,
+            "one frame with its bytes",
+            schema::<Row<'_>>,
+        )],
+        ..Route::new(
+            Verb::Get,
+            &["/admin/quarantine/{id}"],
+            Access::Read,
+            "One frame with its raw bytes in base64",
+            |method| on(method, show),
+        )
+    },
+    Route {
+        body: Some(Body::required(schema::<RetryRequest>)),
+        answers: &[Answer::json(
+            200,
+            "what became of each",
+            schema::<RetryReport>,
+        )],
+        ..Route::new(
+            Verb::Post,
+            &["/admin/quarantine/retry"],
+            Access::Admin,
+            "Takes frames in again that are readable by now",
+            |method| on(method, retry),
+        )
+    },
+];
 
 /// Takes quarantined frames in after all: decodes the raw bytes again, applies what they say, releases the rows.
 ///
@@ -45,7 +96,7 @@ pub trait Retry: Send + Sync + 'static {
 }
 
 /// What became of a quarantined frame.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum RetryOutcome {
     /// It was taken in, and the row is gone.
@@ -66,7 +117,7 @@ pub enum RetryOutcome {
 }
 
 /// What became of one id of a request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RetryResult {
     /// The row.
     pub id: String,
@@ -83,7 +134,7 @@ impl RetryResult {
 }
 
 /// The answer of `POST /admin/quarantine/retry`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RetryReport {
     /// In the order of the ids, or of the listing.
     pub results: Vec<RetryResult>,
@@ -93,7 +144,7 @@ pub struct RetryReport {
 }
 
 /// The body of `POST /admin/quarantine/retry`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetryRequest {
     /// These rows.
@@ -108,7 +159,8 @@ pub struct RetryRequest {
 }
 
 /// A row of the list.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "QuarantinedFrame")]
 struct Row<'a> {
     id: &'a str,
     received: String,
@@ -153,7 +205,6 @@ pub(crate) async fn list(
     State(state): State<Arc<ApiState>>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    params.only(&["limit", "cursor"])?;
     let limit = params.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
     let cursor = params.cursor()?;
     let page = state.store.quarantine(cursor, limit).await;
@@ -169,9 +220,7 @@ pub(crate) async fn list(
 pub(crate) async fn show(
     State(state): State<Arc<ApiState>>,
     id: Result<Path<String>, PathRejection>,
-    params: Params,
 ) -> Result<Response, ApiError> {
-    params.only(&[])?;
     let Path(id) = id.map_err(|rejection| ApiError::invalid(rejection.body_text()))?;
     let held = state.store.quarantined(&id).await;
     let held = held.map_err(ApiError::store)?;
@@ -189,11 +238,9 @@ pub(crate) async fn show(
 /// `POST /admin/quarantine/retry`: `{"ids":[…]}` or `{"all":true}`, the latter in steps by `cursor`.
 pub(crate) async fn retry(
     State(state): State<Arc<ApiState>>,
-    params: Params,
-    body: Result<Bytes, BytesRejection>,
+    RequestBody(body): RequestBody,
 ) -> Result<Json<RetryReport>, ApiError> {
-    params.only(&[])?;
-    let request = read_request(body)?;
+    let request = read_request(&body)?;
     let retry = state.retry.as_deref().ok_or_else(|| {
         let status = StatusCode::SERVICE_UNAVAILABLE;
         ApiError::new(status, "RetryUnavailable", "nothing here can retry frames")
@@ -208,13 +255,9 @@ pub(crate) async fn retry(
     Ok(Json(report))
 }
 
-fn read_request(body: Result<Bytes, BytesRejection>) -> Result<RetryRequest, ApiError> {
-    let body = body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => ApiError::too_large(),
-        status => ApiError::new(status, "InvalidRequest", rejection.body_text()),
-    })?;
+fn read_request(body: &[u8]) -> Result<RetryRequest, ApiError> {
     let wanted = r#"the body must be {"ids":["…"]} or {"all":true}"#;
-    let request: RetryRequest = serde_json::from_slice(&body)
+    let request: RetryRequest = serde_json::from_slice(body)
         .map_err(|error| ApiError::invalid(format!("{wanted}: {error}")))?;
     if request.all != request.ids.is_empty() {
         return Err(ApiError::invalid(wanted));

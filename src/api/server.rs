@@ -5,13 +5,16 @@
 //! age. Until then a full listener leaves new clients in the kernel's queue.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::serve::Listener;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -20,7 +23,9 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 
+use super::auth::Peer;
 use super::{TCP_REQUEST, TRUSTED_REQUEST};
 
 /// How long a client may take to send the head of a request; also how long a connection may be idle.
@@ -92,7 +97,8 @@ pub enum SocketError {
 
 /// Serves TCP until `shutdown`, then lets answers end within a few seconds.
 pub async fn serve_tcp(listener: TcpListener, router: Router, shutdown: CancellationToken) {
-    serve(listener, router, TCP, shutdown).await;
+    let peer = |address: &SocketAddr| Some(address.ip());
+    serve(listener, router, TCP, peer, shutdown).await;
 }
 
 /// Serves a Unix socket of mode 0600 until `shutdown`, then removes it.
@@ -138,7 +144,7 @@ impl UnixSocket {
     /// Serves until `shutdown`, then removes the file.
     pub async fn serve(self, router: Router, shutdown: CancellationToken) {
         let Self { listener, file } = self;
-        serve(listener, router, SOCKET, shutdown).await;
+        serve(listener, router, SOCKET, |_| None, shutdown).await;
         drop(file);
     }
 }
@@ -204,6 +210,7 @@ async fn serve<L: Listener>(
     mut listener: L,
     router: Router,
     limits: Limits,
+    peer: fn(&L::Addr) -> Option<IpAddr>,
     shutdown: CancellationToken,
 ) {
     let room = Arc::new(Semaphore::new(limits.connections));
@@ -211,16 +218,17 @@ async fn serve<L: Listener>(
     loop {
         let accepted = async {
             let place = room.clone().acquire_owned().await.ok()?;
-            Some((place, listener.accept().await.0))
+            let (io, address) = listener.accept().await;
+            Some((place, io, Peer(peer(&address))))
         };
         let next = tokio::select! {
             () = shutdown.cancelled() => None,
             accepted = accepted => accepted,
         };
-        let Some((place, io)) = next else { break };
+        let Some((place, io, peer)) = next else { break };
         let (router, shutdown) = (router.clone(), shutdown.clone());
         connections.spawn(async move {
-            serve_connection(io, router, limits, shutdown).await;
+            serve_connection(io, router, limits, peer, shutdown).await;
             drop(place);
         });
         while connections.try_join_next().is_some() {}
@@ -229,11 +237,20 @@ async fn serve<L: Listener>(
     while connections.join_next().await.is_some() {}
 }
 
-async fn serve_connection<I>(io: I, router: Router, limits: Limits, shutdown: CancellationToken)
-where
+async fn serve_connection<I>(
+    io: I,
+    router: Router,
+    limits: Limits,
+    peer: Peer,
+    shutdown: CancellationToken,
+) where
     I: AsyncRead + AsyncWrite + Unpin,
 {
-    let service = TowerToHyperService::new(router);
+    let service =
+        TowerToHyperService::new(router.map_request(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            request
+        }));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_READ)

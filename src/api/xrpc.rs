@@ -9,23 +9,93 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use axum::routing::on;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::auth::Access;
 use super::error::ApiError;
 use super::list::{CHUNK, ListBody, Values};
-use super::params::Params;
+use super::params::{COLLECTION, CURSOR, DID, Kind, Parameter, Params, limit};
+use super::routes::{Answer, Route, Verb, schema};
 use super::{ApiState, page_error};
 use crate::decode::Tid;
 use crate::store::{Record, RecordsQuery, Repo};
 
 const NO_JSON: &str = "the record is not DAG-CBOR, so that it has no JSON";
 
+const REPO: Parameter = Parameter::new("repo", Kind::Did).required();
+
+pub(super) const ROUTES: &[Route] = &[
+    Route {
+        query: &[
+            REPO,
+            COLLECTION.required(),
+            Parameter::new("rkey", Kind::Rkey).required(),
+            Parameter::new("cid", Kind::Cid),
+        ],
+        answers: &[Answer::json(200, "the record", schema::<RecordView<'_>>)],
+        ..Route::new(
+            Verb::Get,
+            &["/xrpc/com.atproto.repo.getRecord"],
+            Access::Open,
+            "One record",
+            |method| on(method, get_record),
+        )
+    },
+    Route {
+        query: &[
+            REPO,
+            COLLECTION.required(),
+            limit(50, 100),
+            Parameter::new("cursor", Kind::Rkey),
+            Parameter::new("reverse", Kind::Flag),
+        ],
+        answers: &[Answer::list(
+            200,
+            "by record key, the greatest first",
+            "records",
+            schema::<RecordView<'_>>,
+        )],
+        ..Route::new(
+            Verb::Get,
+            &["/xrpc/com.atproto.repo.listRecords"],
+            Access::Open,
+            "Records of a repository",
+            |method| on(method, list_records),
+        )
+    },
+    Route {
+        query: &[limit(500, 1000), CURSOR],
+        answers: &[Answer::list(200, "by DID", "repos", schema::<RepoView<'_>>)],
+        ..Route::new(
+            Verb::Get,
+            &["/xrpc/com.atproto.sync.listRepos"],
+            Access::Open,
+            "Repositories",
+            |method| on(method, list_repos),
+        )
+    },
+    Route {
+        query: &[DID.required()],
+        answers: &[Answer::json(200, "its status", schema::<StatusView>)],
+        ..Route::new(
+            Verb::Get,
+            &["/xrpc/com.atproto.sync.getRepoStatus"],
+            Access::Open,
+            "One repository",
+            |method| on(method, get_repo_status),
+        )
+    },
+];
+
 /// A record as `getRecord` and `listRecords` show it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct RecordView<'a> {
     uri: String,
     cid: String,
+    #[schemars(with = "serde_json::Value")]
     value: Option<&'a RawValue>,
     /// Why there is no value.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -111,10 +181,11 @@ pub(crate) async fn list_records(
 }
 
 /// A repository as `listRepos` shows it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct RepoView<'a> {
     did: &'a str,
     head: String,
+    #[schemars(with = "String")]
     rev: Tid,
     active: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -148,13 +219,14 @@ pub(crate) async fn list_repos(
 }
 
 /// A repository as `getRepoStatus` shows it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct StatusView {
     did: String,
     active: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     rev: Option<Tid>,
 }
 

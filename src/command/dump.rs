@@ -3,7 +3,7 @@
 use std::io;
 
 use super::progress::Progress;
-use super::source::{Source, stdout};
+use super::source::{Source, print_all, stdout};
 use super::{DumpArgs, Exit, Failure, storage};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
@@ -19,9 +19,7 @@ pub(super) async fn run(config: Config, args: DumpArgs) -> Result<Exit, Failure>
     query.extend(args.did.map(|did| ("did", did)));
     query.extend(args.collection.map(|nsid| ("collection", nsid)));
     let source = Source::open(&config).await?;
-    let printed = source
-        .print_all("/admin/records", query, &mut stdout())
-        .await;
+    let printed = print_all(source.client(), "/admin/records", query, &mut stdout()).await;
     source.close(printed.map(|_| Exit::Done)).await
 }
 

@@ -3,6 +3,7 @@
 //! Every command reads the configuration first and does nothing if there is a mistake in it. Results go to standard
 //! output, everything else to standard error. A reader that goes away (`penstock dump | head`) ends a command quietly.
 
+mod backfill;
 mod config;
 mod dump;
 mod gaps;
@@ -17,6 +18,7 @@ mod schema;
 mod source;
 mod storage;
 
+pub use backfill::{BackfillArgs, BackfillCommand, ScopeArgs, StartArgs};
 pub use outcome::{Exit, Failure};
 
 use std::ffi::OsString;
@@ -66,6 +68,8 @@ enum Command {
     Import(ImportArgs),
     /// Print every repo held, one JSON object a line
     Repos(ReposArgs),
+    /// Fetch history: jobs of the running daemon of worker 0
+    Backfill(BackfillArgs),
     /// Print what of the window is held and what is missing; exit 1 if anything is
     Gaps(GapsArgs),
     /// What could not be taken in
@@ -191,6 +195,7 @@ fn dispatch(command: Command, overrides: Overrides) -> Result<Exit, Failure> {
         Command::Dump(args) => block_on(dump::run(config, args)),
         Command::Import(args) => block_on(import::run(config, args)),
         Command::Repos(args) => block_on(repos::run(config, args)),
+        Command::Backfill(args) => block_on(backfill::run(config, args)),
         Command::Gaps(args) => block_on(gaps::run(config, args)),
         Command::Quarantine(command) => block_on(quarantine::run(config, command)),
         Command::Schema(args) => block_on(schema::run(config, args)),

@@ -5,7 +5,7 @@ use std::io::Write;
 use data_encoding::BASE64;
 use serde::Deserialize;
 
-use super::source::{Source, garbled, stdout};
+use super::source::{Source, garbled, print_all, stdout};
 use super::{Exit, Failure, QuarantineCommand};
 use crate::api::client::Client;
 use crate::api::{RETRY_IDS, RetryOutcome, RetryReport, RetryRequest};
@@ -24,10 +24,8 @@ pub(super) async fn run(config: Config, command: QuarantineCommand) -> Result<Ex
 }
 
 async fn list(source: &Source) -> Result<Exit, Failure> {
-    let query = Vec::new();
-    source
-        .print_all("/admin/quarantine", query, &mut stdout())
-        .await?;
+    let path = "/admin/quarantine";
+    print_all(source.client(), path, Vec::new(), &mut stdout()).await?;
     Ok(Exit::Done)
 }
 

@@ -1,6 +1,6 @@
 //! `penstock repos`: every repo held, one JSON object a line.
 
-use super::source::{Source, stdout};
+use super::source::{Source, print_all, stdout};
 use super::{Exit, Failure, ReposArgs};
 use crate::config::Config;
 
@@ -8,7 +8,7 @@ use crate::config::Config;
 pub(super) async fn run(config: Config, args: ReposArgs) -> Result<Exit, Failure> {
     let source = Source::open(&config).await?;
     let query = args.did.iter().map(|did| ("did", did.clone())).collect();
-    let printed = source.print_all("/admin/repos", query, &mut stdout()).await;
+    let printed = print_all(source.client(), "/admin/repos", query, &mut stdout()).await;
     let end = printed.and_then(|printed| match args.did {
         Some(did) if printed == 0 => {
             Err(Failure::new(Exit::Failed, format!("no repo {did} is held")))

@@ -48,6 +48,9 @@ impl Source {
             metrics: Arc::new(String::new),
             wanted: daemon::wanted(config, &clock),
             retry: Some(Arc::new(Retrier::new(store.clone(), clock, config))),
+            jobs: None,
+            collections: None,
+            worker: config.worker.clone(),
             tokens: Tokens::default(),
             trusted: true,
         }));
@@ -71,47 +74,49 @@ impl Source {
         closed?;
         Ok(end)
     }
+}
 
-    /// Prints every row of a list, one a line, and counts them. While a page is printed the next one is on its way, so
-    /// that two pages are in memory at most.
-    pub(super) async fn print_all(
-        &self,
-        path: &'static str,
-        query: Vec<(&'static str, String)>,
-        out: &mut impl Write,
-    ) -> Result<u64, Failure> {
-        let mut printed = 0;
-        let mut pages = JoinSet::new();
-        pages.spawn(page(self.client.clone(), path, query.clone(), None));
-        while let Some(fetched) = pages.join_next().await {
-            let bytes =
-                fetched.map_err(|error| Failure::new(Exit::Failed, error.to_string()))??;
-            let list: List<'_> = serde_json::from_slice(&bytes).map_err(garbled)?;
-            if list.cursor.is_some() {
-                pages.spawn(page(self.client.clone(), path, query.clone(), list.cursor));
-            }
-            for row in list.rows {
-                out.write_all(row.get().as_bytes())?;
-                out.write_all(b"\n")?;
-                printed += 1;
-            }
+/// Prints every row of a list, one a line, and counts them. While a page is printed the next one is on its way, so that two
+/// pages are in memory at most.
+pub(super) async fn print_all(
+    client: &Client,
+    path: &str,
+    query: Vec<(&'static str, String)>,
+    out: &mut impl Write,
+) -> Result<u64, Failure> {
+    let mut printed = 0;
+    let mut pages = JoinSet::new();
+    let page = |cursor| page(client.clone(), path.to_owned(), query.clone(), cursor);
+    pages.spawn(page(None));
+    while let Some(fetched) = pages.join_next().await {
+        let bytes = fetched.map_err(|error| Failure::new(Exit::Failed, error.to_string()))??;
+        let list: List<'_> = serde_json::from_slice(&bytes).map_err(garbled)?;
+        if list.cursor.is_some() {
+            pages.spawn(page(list.cursor));
         }
-        out.flush()?;
-        Ok(printed)
+        for row in list.rows {
+            out.write_all(row.get().as_bytes())?;
+            out.write_all(b"\n")?;
+            printed += 1;
+        }
     }
+    out.flush()?;
+    Ok(printed)
 }
 
 /// A page of any list; rows stay the text that they are.
 #[derive(Deserialize)]
 struct List<'a> {
-    #[serde(borrow, alias = "records", alias = "repos", alias = "quarantine")]
+    #[serde(borrow)]
+    #[serde(alias = "records", alias = "repos", alias = "quarantine")]
+    #[serde(alias = "jobs", alias = "errors")]
     rows: Vec<&'a RawValue>,
     cursor: Option<String>,
 }
 
 async fn page(
     client: Client,
-    path: &'static str,
+    path: String,
     query: Vec<(&'static str, String)>,
     cursor: Option<String>,
 ) -> Result<Bytes, ClientError> {
@@ -119,7 +124,7 @@ async fn page(
     let mut pairs: Vec<(&str, &str)> = vec![("limit", &limit)];
     pairs.extend(query.iter().map(|(name, value)| (*name, value.as_str())));
     pairs.extend(cursor.iter().map(|cursor| ("cursor", cursor.as_str())));
-    client.get(path, &pairs).await
+    client.get(&path, &pairs).await
 }
 
 /// Standard output, buffered.
@@ -150,7 +155,7 @@ impl DaemonStatus for NoDaemon {
     }
 }
 
-async fn is_live(socket: &Path) -> Result<bool, Failure> {
+pub(super) async fn is_live(socket: &Path) -> Result<bool, Failure> {
     let live = server::is_live(socket).await;
     live.map_err(|error| {
         let socket = socket.display();

@@ -135,6 +135,9 @@ pub async fn run(
         metrics: Arc::new(move || telemetry::metrics::render(&rendering)),
         wanted: wanted(config, &clock),
         retry: Some(Arc::new(retrier)),
+        jobs: None,
+        collections: None,
+        worker: config.worker.clone(),
         tokens: tokens(config),
         trusted: false,
     };

@@ -1,12 +1,18 @@
 //! A router over the store in memory, requests to it, and writes that fill it.
 #![allow(dead_code)]
 
+pub mod collections;
+pub mod jobs;
+
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
-use penstock::api::{ApiState, DaemonStatus, Retry, RetryOutcome, Tokens, router};
+use collections::FakeCollections;
+use penstock::api::{ApiState, Collections, DaemonStatus, Retry, RetryOutcome, Tokens, router};
+use penstock::backfill::jobs::Jobs;
+use penstock::config::Worker;
 use penstock::decode::{Cid, Tid};
 use penstock::ledger::Wanted;
 use penstock::slot::SlotSet;
@@ -63,49 +69,72 @@ impl Site {
     }
 
     pub async fn with(store: Arc<MemoryStore>, retry: Option<Arc<dyn Retry>>) -> Self {
-        Self::build(store, retry, Tokens::default(), true)
+        Self::build(store, |state| ApiState { retry, ..state })
     }
 
     /// As TCP serves it.
     pub async fn strangers(tokens: Tokens) -> Self {
         let store = Arc::new(MemoryStore::new());
-        Self::build(store.clone(), Some(Arc::new(Retrier(store))), tokens, false)
+        let retry: Arc<dyn Retry> = Arc::new(Retrier(store.clone()));
+        Self::build(store, |state| ApiState {
+            retry: Some(retry),
+            tokens,
+            trusted: false,
+            ..state
+        })
+    }
+
+    /// Jobs, to one who shows `tokens` or, without any, may do all.
+    pub async fn working(jobs: Arc<dyn Jobs>, tokens: Option<Tokens>) -> Self {
+        Self::of_worker_0(jobs, Arc::new(FakeCollections::default()), tokens).await
+    }
+
+    /// All that worker 0 serves.
+    pub async fn of_worker_0(
+        jobs: Arc<dyn Jobs>,
+        collections: Arc<dyn Collections>,
+        tokens: Option<Tokens>,
+    ) -> Self {
+        let store = Arc::new(MemoryStore::new());
+        let trusted = tokens.is_none();
+        let retry: Arc<dyn Retry> = Arc::new(Retrier(store.clone()));
+        Self::build(store, |state| ApiState {
+            jobs: Some(jobs),
+            collections: Some(collections),
+            retry: Some(retry),
+            tokens: tokens.unwrap_or_default(),
+            trusted,
+            ..state
+        })
+    }
+
+    /// What a worker other than 0 serves.
+    pub async fn elsewhere(worker: Worker) -> Self {
+        let store = Arc::new(MemoryStore::new());
+        Self::build(store, |state| ApiState { worker, ..state })
     }
 
     /// Routes over another store; [`Site::store`] is not it.
     pub async fn over(store: Arc<dyn Store>) -> Self {
         let unused = Arc::new(MemoryStore::new());
-        let status = Arc::new(Status::default());
-        Self::route(unused, status, store, None, Tokens::default(), true)
+        Self::build(unused, |state| ApiState { store, ..state })
     }
 
-    fn build(
-        store: Arc<MemoryStore>,
-        retry: Option<Arc<dyn Retry>>,
-        tokens: Tokens,
-        trusted: bool,
-    ) -> Self {
+    fn build(store: Arc<MemoryStore>, change: impl FnOnce(ApiState) -> ApiState) -> Self {
         let status = Arc::new(Status::default());
-        Self::route(store.clone(), status, store, retry, tokens, trusted)
-    }
-
-    fn route(
-        store: Arc<MemoryStore>,
-        status: Arc<Status>,
-        served: Arc<dyn Store>,
-        retry: Option<Arc<dyn Retry>>,
-        tokens: Tokens,
-        trusted: bool,
-    ) -> Self {
-        let router = router(ApiState {
-            store: served,
+        let state = ApiState {
+            store: store.clone(),
             status: status.clone(),
             metrics: Arc::new(|| "penstock_up 1\n".to_owned()),
             wanted: Arc::new(wanted),
-            retry,
-            tokens,
-            trusted,
-        });
+            retry: None,
+            jobs: None,
+            collections: None,
+            worker: Worker { id: 0, count: 1 },
+            tokens: Tokens::default(),
+            trusted: true,
+        };
+        let router = router(change(state));
         Self {
             store,
             status,

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::store::{Page, StoreError};
 
 /// What kind of work a job is (interface.md, 'HTTP').
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum JobType {
     /// A window of the relay's past, or of repositories (`days`), over all that is indexed.
@@ -26,7 +27,7 @@ pub enum JobType {
 }
 
 /// Where a job is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum JobStatus {
     /// Waits for a place (`backfill.max_jobs`).
@@ -60,7 +61,7 @@ impl JobStatus {
 }
 
 /// What a running job does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// Repositories are listed; those that were found are fetched already.
@@ -72,7 +73,7 @@ pub enum Stage {
 }
 
 /// What `force` asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Force {
     /// Repair the gaps that the ledger shows, now.
@@ -98,7 +99,7 @@ pub struct JobRequest {
 }
 
 /// What was counted of one collection.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CollectionCounts {
     /// Repositories whose records of it were written.
     pub repos: u64,
@@ -107,7 +108,7 @@ pub struct CollectionCounts {
 }
 
 /// A job as the API shows it. What is not known is null, never invented.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JobView {
     /// Decimal, grows with time.
     pub id: String,
@@ -164,7 +165,7 @@ pub struct JobView {
 }
 
 /// A repository that failed in a job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FailureView {
     /// The repository.
     pub did: String,
@@ -185,7 +186,7 @@ pub struct FailureView {
 }
 
 /// What a job would fetch.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Estimate {
     /// Repositories; null where nobody could tell.
     pub repos: Option<u64>,
