@@ -16,8 +16,6 @@ use super::routes::{Answer, Route, Verb, schema};
 use crate::decode::time::format_datetime;
 use crate::ledger::{self, Gap, Loss, Report, Span, Wanted};
 
-/// A window that begins before what the relay retains by no more than this is not repaired from repositories (microseconds).
-const NEAR: u64 = 3_600_000_000;
 const DAY: f64 = 86_400e6;
 
 pub(super) const ROUTES: &[Route] = &[Route {
@@ -187,8 +185,6 @@ impl Interval {
 
 impl Missing {
     fn of(gap: &Gap, wanted: &Wanted) -> Self {
-        let begins = gap.from_seq.is_none() && Some(gap.from_time) <= wanted.since;
-        let near = begins && gap.to_time.saturating_sub(gap.from_time) <= NEAR;
         Self {
             interval: Interval {
                 relay: gap.relay.clone(),
@@ -208,7 +204,7 @@ impl Missing {
                 Loss::Skipped => MissingReason::Skipped,
                 Loss::Stale => MissingReason::Stale,
             }),
-            repair: gap.lost.is_some() && !near,
+            repair: gap.is_worth_a_repair(wanted),
         }
     }
 }

@@ -74,6 +74,12 @@ impl CollectionFilter {
         }
     }
 
+    /// The collections by name, where none is wanted by a prefix or as one of all.
+    pub fn names(&self) -> Option<Vec<String>> {
+        let only_names = !self.is_all() && self.prefixes.is_empty();
+        only_names.then(|| self.names.iter().map(|name| name.to_string()).collect())
+    }
+
     /// Whether everything is wanted.
     pub fn is_all(&self) -> bool {
         self.names.is_empty() && self.prefixes.is_empty()

@@ -253,6 +253,28 @@ sections! {
         reread: Duration = "backfill.reread", "60s", shape::Time(100, HOUR);
         /// A replay takes no more events a second than this. 0: as many as the live stream leaves room for.
         max_events_per_second: u32 = "backfill.max_events_per_second", "0", shape::Number(0, 100_000_000);
+        /// How many jobs that fetch repositories are at work at once; others wait.
+        max_jobs: usize = "backfill.max_jobs", "2", shape::Number(1, 64);
+        /// Memory of all repositories that are being fetched together; beyond it they go to temporary files.
+        max_bytes: u64 = "backfill.max_bytes", "256MiB", shape::Size(MIB, PIB);
+        /// The most bytes of one repository.
+        max_repo_bytes: u64 = "backfill.max_repo_bytes", "8GiB", shape::Size(MIB, PIB);
+        /// How long one repository may take, from the first byte of the answer on.
+        repo_timeout: Duration = "backfill.repo_timeout", "30m", shape::Time(1_000, DAY);
+        /// Fetches at once from one host, and from one address.
+        per_host: usize = "backfill.per_host", "8", shape::Number(1, 256);
+        /// Requests a second to one host, until its RateLimit headers say something else.
+        requests_per_second: u32 = "backfill.requests_per_second", "10", shape::Number(1, 10_000);
+        /// How often a repository is tried before it counts as failed.
+        attempts: u32 = "backfill.attempts", "4", shape::Number(1, 100);
+        /// The wait after the first failure of a repository; it doubles with each one.
+        retry_wait: Duration = "backfill.retry_wait", "5s", shape::Time(1, HOUR);
+        /// The pause between two repositories that the standing job takes from the repairs.
+        repair_pause: Duration = "backfill.repair_pause", "100ms", shape::Time(0, HOUR);
+        /// DIDs that are fetched only by jobs that name them, comma separated.
+        skip_dids: Vec<String> = "backfill.skip_dids", "", shape::Names;
+        /// Who can be asked about these requests: an address or a page, sent with the user agent.
+        contact: Option<String> = "backfill.contact", "", shape::Maybe(shape::Text);
     }
 
     /// Which part of the work this process does.
@@ -360,14 +382,14 @@ sections! {
 
     /// Identities.
     pub struct Identity {
-        /// The PLC directory. No effect yet: for repairs and snapshots.
+        /// The PLC directory, which knows the documents of did:plc.
         plc_url: String = "identity.plc_url" ["PLC_URL"], "https://plc.directory", shape::HttpOrigin;
     }
 
     /// Connections that Penstock opens.
     pub struct Net {
-        /// Fetch from private and loopback addresses that a DID document names. No effect yet: for repairs and
-        /// snapshots. Addresses in this configuration are always allowed.
+        /// Fetch from private and loopback addresses that a DID document names. Addresses in this configuration are always
+        /// allowed.
         allow_private: bool = "net.allow_private", "false", shape::Flag;
         /// A PEM file of certificate authorities, trusted beside the system's.
         ca_file: Option<PathBuf> = "net.ca_file", "", shape::Maybe(shape::Path);
@@ -377,15 +399,15 @@ sections! {
     pub struct Verify {
         /// Which CIDs are recomputed: all, records (the commit and the records that are stored), none.
         cids: VerifyCids = "verify.cids", "all", CIDS;
-        /// Whether the signatures of repository snapshots are checked. No effect yet: for snapshots.
+        /// Whether the signatures of repository snapshots are checked.
         signatures: bool = "verify.signatures", "true", shape::Flag;
     }
 
     /// Records of accounts that are gone are hidden from readers at once. What else happens to them.
     pub struct Accounts {
-        /// A deleted account: purge or hide. No effect yet: for repairs; until then they are hidden.
+        /// A deleted account: purge or hide. Until its host confirms it, they are hidden.
         on_deleted: AccountAction = "accounts.on_deleted", "purge", ACCOUNT_ACTIONS;
-        /// An account that was taken down: purge or hide. No effect yet: for repairs; until then they are hidden.
+        /// An account that was taken down: purge or hide. Until its host confirms it, they are hidden.
         on_takedown: AccountAction = "accounts.on_takedown", "hide", ACCOUNT_ACTIONS;
     }
 

@@ -7,6 +7,7 @@ mod merging;
 mod metrics;
 mod reader;
 mod recorder;
+mod repos;
 mod retrier;
 mod running;
 mod status;
@@ -26,9 +27,11 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, ApiState, Tokens, UnixSocket, WantedNow};
+use crate::backfill::jobs::Jobs;
 use crate::clock::Clock;
 use crate::config::{Config, LiveStart, VerifyCids};
 use crate::decode::{DecodeOptions, Verify};
+use crate::fetch::SetupError;
 use crate::ledger::Wanted;
 use crate::pipeline::{FaultLimits, Pipeline, PipelineOptions, Stream};
 use crate::relay::{self, RelayError, RelayOptions, Subscription};
@@ -53,6 +56,9 @@ pub enum DaemonError {
     /// The relay's address or TLS.
     #[error(transparent)]
     Relay(#[from] RelayError),
+    /// What repositories are fetched with.
+    #[error(transparent)]
+    Fetch(#[from] SetupError),
     /// The HTTP address can't be served.
     #[error("http.listen {address}: {error}")]
     Listen {
@@ -124,6 +130,7 @@ pub async fn run(
     };
     let (live, progress) = Reader::live(parts, &store.facts().await?);
     let window = window(config, &store, &clock, &pipeline, changed, tell_anew)?;
+    let jobs = repos::jobs(config, &store, &clock, wanted(config, &clock)).await?;
 
     // What people see of it.
     let serving = CancellationToken::new();
@@ -135,7 +142,7 @@ pub async fn run(
         metrics: Arc::new(move || telemetry::metrics::render(&rendering)),
         wanted: wanted(config, &clock),
         retry: Some(Arc::new(retrier)),
-        jobs: None,
+        jobs: jobs.clone().map(|jobs| jobs as Arc<dyn Jobs>),
         collections: None,
         worker: config.worker.clone(),
         tokens: tokens(config),
@@ -156,6 +163,7 @@ pub async fn run(
     let mut running = Running {
         live: tokio::spawn(live.run(stop.child_token())),
         window: window.map(|window| tokio::spawn(window.run(stop.child_token()))),
+        jobs: jobs.map(|jobs| tokio::spawn(repos::run(jobs, stop.child_token()))),
         unsaved: None,
         saving: tokio::spawn(recorder.clone().run(progress.clone(), serving.clone())),
         showing: tokio::spawn(gauges.run(pipeline.depth(), serving.clone())),

@@ -22,6 +22,8 @@ pub(super) struct Running {
     pub live: JoinHandle<Result<End, StoreError>>,
     /// On worker 0.
     pub window: Option<JoinHandle<Result<Option<Unsaved>, StoreError>>>,
+    /// On worker 0.
+    pub jobs: Option<JoinHandle<Result<(), StoreError>>>,
     /// What the replay had not saved when it was stopped.
     pub unsaved: Option<Unsaved>,
     pub saving: JoinHandle<Result<(), StoreError>>,
@@ -35,7 +37,7 @@ pub(super) struct Running {
 impl Running {
     /// Resolves when reading has stopped as it should, or with the error that ends it.
     pub async fn reading_ends(&mut self, failure: Failure) -> Result<(), Arc<StoreError>> {
-        let streams = streams_end(&mut self.live, self.window.as_mut());
+        let streams = streams_end(&mut self.live, self.window.as_mut(), self.jobs.as_mut());
         tokio::select! {
             read = streams => read.map(|unsaved| self.unsaved = unsaved).map_err(Arc::new),
             error = failed(failure) => Err(error),
@@ -52,6 +54,9 @@ impl Running {
         self.live.abort();
         if let Some(window) = &self.window {
             window.abort();
+        }
+        if let Some(jobs) = &self.jobs {
+            jobs.abort();
         }
     }
 
@@ -81,10 +86,11 @@ impl Running {
     }
 }
 
-/// Resolves when both streams have ended, or with the first error.
+/// Resolves when both streams and the jobs have ended, or with the first error.
 async fn streams_end(
     live: &mut JoinHandle<Result<End, StoreError>>,
     window: Option<&mut JoinHandle<Result<Option<Unsaved>, StoreError>>>,
+    jobs: Option<&mut JoinHandle<Result<(), StoreError>>>,
 ) -> Result<Option<Unsaved>, StoreError> {
     let replay = async {
         match window {
@@ -92,7 +98,13 @@ async fn streams_end(
             None => Ok(None),
         }
     };
-    let (_, unsaved) = tokio::try_join!(joined(live), replay)?;
+    let jobs = async {
+        match jobs {
+            Some(jobs) => joined(jobs).await,
+            None => Ok(()),
+        }
+    };
+    let (_, unsaved, ()) = tokio::try_join!(joined(live), replay, jobs)?;
     Ok(unsaved)
 }
 

@@ -12,6 +12,7 @@ pub mod commit;
 mod error;
 pub mod event;
 mod frame;
+mod from_json;
 mod json;
 mod message;
 mod ops;
@@ -29,6 +30,7 @@ pub use event::{
     Account, Action, Commit, Event, Identity, Info, OpView, Reason, RecordFault, Sync,
 };
 pub use frame::{DecodeOptions, Decoder, Limits, REV_AHEAD_MICROS, Verify};
+pub use from_json::{FromJsonError, record_from_json};
 pub use ops::Ops;
 pub use peek::{Kind, Peek, notice, peek};
 pub use record::{check_record, record_to_json};

@@ -87,6 +87,19 @@ pub struct Gap {
     pub slots: SlotSet,
 }
 
+/// How much of a window may be older than what a relay retains before that is worth a repair (microseconds).
+const NEAR: u64 = 3_600_000_000;
+
+impl Gap {
+    /// Whether what is lost is to be had from the repositories: not where the window begins shortly before what the relay
+    /// retains.
+    pub fn is_worth_a_repair(&self, wanted: &Wanted) -> bool {
+        let begins = self.from_seq.is_none() && Some(self.from_time) <= wanted.since;
+        let near = begins && self.to_time.saturating_sub(self.from_time) <= NEAR;
+        self.lost.is_some() && !near
+    }
+}
+
 /// An interval of a stream that is the same for some slots.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span {

@@ -1,8 +1,31 @@
 //! Jobs: a backfill asked for by configuration or by an operator, that can be watched, stopped, resumed and believed.
+//!
+//! The [`Manager`] keeps them; a run ([`run`]) takes pages of repositories from a discovery ([`discover`]), each repository goes
+//! through [`unit`], and what is done moves the checkpoint ([`pages`]). The standing job ([`repairs`]) works off what the streams
+//! could not decide.
 
+mod account;
+mod discover;
+mod estimate;
+mod gaps;
+mod listed;
+mod manager;
 mod model;
+mod pages;
+mod record;
+mod repairs;
+mod repository;
+mod run;
+mod scope;
+mod single;
+mod tools;
+mod triggers;
+mod unit;
 
+pub use gaps::LedgerNow;
+pub use manager::Manager;
 pub use model::{
     CollectionCounts, Estimate, FailureView, Force, JobRequest, JobStatus, JobType, JobView, Jobs,
     JobsError, Stage, Started,
 };
+pub use tools::{DidLocks, JobOptions, Tools};

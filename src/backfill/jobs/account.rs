@@ -1,0 +1,183 @@
+//! What a repository's own host says about the account, and what follows from it.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+
+use super::discover::Found;
+use super::tools::Tools;
+use super::unit::{Failure, Outcome, xrpc};
+use crate::config::AccountAction;
+use crate::decode::{Cid, Tid};
+use crate::fetch::{FetchError, FetchLimits};
+use crate::store::{Removal, RepoStatus, Scope, StatusWrite, StoreError, WriteBatch};
+
+/// Bounds of a short answer.
+const SHORT: FetchLimits = FetchLimits {
+    bytes: 64 << 10,
+    time: Duration::from_secs(30),
+    idle: Duration::from_secs(20),
+};
+
+/// What the host says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub status: RepoStatus,
+    /// When it was asked (microseconds): the version of what it says.
+    pub asked: u64,
+}
+
+/// The newest commit, as the host says it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Latest {
+    pub cid: Option<Cid>,
+    pub rev: Tid,
+}
+
+#[derive(Deserialize)]
+struct LatestCommit {
+    cid: String,
+    rev: String,
+}
+
+#[derive(Deserialize)]
+struct StatusAnswer {
+    active: bool,
+    status: Option<String>,
+}
+
+impl Answer {
+    pub fn deleted(asked: u64) -> Self {
+        Self::inactive("deleted", asked)
+    }
+
+    fn inactive(status: &str, asked: u64) -> Self {
+        Self {
+            status: RepoStatus {
+                active: false,
+                status: Some(status.to_owned()),
+            },
+            asked,
+        }
+    }
+
+    /// What one of the errors of `com.atproto.sync.*` says about the account (protocol.md, section 8).
+    pub fn of_error(error: &FetchError, asked: u64) -> Option<Self> {
+        let FetchError::Status { name, .. } = error else {
+            return None;
+        };
+        let status = match name.as_str() {
+            "RepoNotFound" | "RepoDeleted" => "deleted",
+            "RepoTakendown" => "takendown",
+            "RepoSuspended" => "suspended",
+            "RepoDeactivated" => "deactivated",
+            _ => return None,
+        };
+        Some(Self::inactive(status, asked))
+    }
+}
+
+/// `getRepoStatus` of the host.
+pub(super) async fn ask(
+    tools: &Tools,
+    did: &str,
+    pds: &str,
+    cancel: &CancellationToken,
+) -> Result<Answer, Failure> {
+    let asked = tools.clock.now_micros();
+    let url = xrpc(pds, "getRepoStatus", did);
+    let answer = match tools.fetcher.get(&url, SHORT, cancel).await {
+        Ok(answer) => answer,
+        Err(error) => return Answer::of_error(&error, asked).ok_or_else(|| error.into()),
+    };
+    let answer: StatusAnswer = serde_json::from_slice(&answer)
+        .map_err(|error| Failure::new("garbled", format!("getRepoStatus: {error}"), false))?;
+    Ok(Answer {
+        status: RepoStatus {
+            active: answer.active,
+            status: answer
+                .status
+                .map(|status| status.chars().take(128).collect()),
+        },
+        asked,
+    })
+}
+
+/// `getLatestCommit` of the host.
+pub(super) async fn latest(
+    tools: &Tools,
+    did: &str,
+    pds: &str,
+    cancel: &CancellationToken,
+) -> Result<Latest, FetchError> {
+    let url = xrpc(pds, "getLatestCommit", did);
+    let answer = tools.fetcher.get(&url, SHORT, cancel).await?;
+    let garbled = || FetchError::Unreachable {
+        host: pds.to_owned(),
+        message: "getLatestCommit answered something else than a commit".to_owned(),
+    };
+    let latest: LatestCommit = serde_json::from_slice(&answer).map_err(|_| garbled())?;
+    Ok(Latest {
+        cid: Cid::parse(&latest.cid),
+        rev: Tid::parse(latest.rev.as_bytes()).ok_or_else(garbled)?,
+    })
+}
+
+/// Writes what the host says, purges what is to be purged, and clears the questions that this answers.
+///
+/// The DID document named this host, so an account that is gone here is gone: one that has moved is asked for elsewhere.
+pub(super) async fn take(
+    tools: &Tools,
+    found: &Found,
+    answer: &Answer,
+) -> Result<Outcome, StoreError> {
+    let did = &found.did;
+    let guard = tools.locks.lock(did).await;
+    let repairs = tools.store.repairs_of(did).await?;
+    let mut batch = WriteBatch::new();
+    batch.put_status(StatusWrite {
+        did: did.clone(),
+        version: answer.asked,
+        status: answer.status.clone(),
+        repair_if_stale: None,
+    });
+    tools.store.apply(batch).await?;
+    let held = tools.store.repo(did).await?;
+    let gone = held.as_ref().is_some_and(|repo| !repo.active());
+    let purge = match answer.status.status.as_deref() {
+        Some("deleted") => tools.options.on_deleted == AccountAction::Purge,
+        Some("takendown") => tools.options.on_takedown == AccountAction::Purge,
+        _ => false,
+    };
+    if let Some(repo) = held.filter(|_| gone && purge) {
+        let complete = repo.complete.map_or(0, |complete| complete.version);
+        let version = repo.rev.map_or(0, Tid::micros).max(complete);
+        if version > 0 {
+            tools
+                .store
+                .remove(Removal {
+                    did: did.clone(),
+                    scope: Scope::Repo,
+                    version,
+                    floor: true,
+                })
+                .await?;
+        }
+    }
+    // Nothing of a repository that is gone can be fetched; one that is only hidden is asked again when it comes back.
+    let deleted = answer.status.status.as_deref() == Some("deleted");
+    let answered: Vec<_> = repairs
+        .into_iter()
+        .filter(|repair| deleted || repair.kind == crate::store::RepairKind::Status)
+        .collect();
+    tokio::time::sleep(tools.store.sync_lag()).await;
+    if !answered.is_empty() {
+        tools.store.clear_repairs(&answered).await?;
+    }
+    drop(guard);
+    Ok(match answer.status.active {
+        true => Outcome::Skipped,
+        false => Outcome::Inactive,
+    })
+}

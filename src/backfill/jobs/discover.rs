@@ -1,0 +1,273 @@
+//! Which repositories there are: page by page from a relay, from what a job was given, from what is held, from what failed.
+//!
+//! The cursor of a page is all that has to be kept to go on behind it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use super::tools::Tools;
+use crate::decode::{Tid, syntax};
+use crate::fetch::{FetchError, FetchLimits};
+use crate::store::{ChoiceKind, Repair, StoreError};
+
+/// Repositories that are asked for at once; more than any server gives.
+const PAGE: usize = 1000;
+/// Bounds of one page of a listing.
+pub(super) const LISTING: FetchLimits = FetchLimits {
+    bytes: 8 << 20,
+    time: Duration::from_secs(60),
+    idle: Duration::from_secs(20),
+};
+
+/// Where repositories are found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "from", rename_all = "snake_case")]
+pub enum Source {
+    /// Those that the job was given.
+    Dids,
+    /// `com.atproto.sync.listRepos` of a relay (an origin).
+    Relay {
+        /// `https://host[:port]`.
+        relay: String,
+    },
+    /// `com.atproto.sync.listReposByCollection` of a relay.
+    ByCollection {
+        /// `https://host[:port]`.
+        relay: String,
+        /// NSID.
+        collection: String,
+    },
+    /// Those that are held, and that nobody listed: their hosts are asked what became of them.
+    Held,
+    /// What failed in this job.
+    Failures,
+    /// What waits in `repairs`.
+    Repairs,
+}
+
+/// A repository that was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The DID.
+    pub did: String,
+    /// The revision that the listing says, where it does.
+    pub rev: Option<Tid>,
+    /// Whether it is to be fetched however complete it is held.
+    pub always: bool,
+    /// Whether it is fetched only if it was in no listing before.
+    pub unlisted_only: bool,
+    /// The questions that it has to answer.
+    pub repairs: Vec<Repair>,
+}
+
+/// A page of them.
+#[derive(Debug, Default)]
+pub struct FoundPage {
+    /// The repositories.
+    pub repos: Vec<Found>,
+    /// Where the next page begins; `None`: the source ends here.
+    pub next: Option<String>,
+}
+
+/// Why a page can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum DiscoverError {
+    /// The listing's server.
+    #[error("{0}")]
+    Fetch(FetchError),
+    /// What it said.
+    #[error("{url} answered something else than a listing: {detail}")]
+    Garbled {
+        /// What was asked.
+        url: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+#[derive(Deserialize)]
+struct Listing {
+    cursor: Option<String>,
+    repos: Vec<ListedRepo>,
+}
+
+#[derive(Deserialize)]
+struct ListedRepo {
+    did: String,
+    rev: Option<String>,
+}
+
+/// The page of a source behind a cursor.
+pub async fn page(
+    tools: &Tools,
+    job: u64,
+    source: &Source,
+    cursor: Option<&str>,
+    cancel: &CancellationToken,
+) -> Result<FoundPage, DiscoverError> {
+    match source {
+        Source::Relay { relay } => {
+            let url = format!("{relay}/xrpc/com.atproto.sync.listRepos?limit={PAGE}");
+            listing(tools, url, cursor, cancel).await
+        }
+        Source::ByCollection { relay, collection } => {
+            let url = format!(
+                "{relay}/xrpc/com.atproto.sync.listReposByCollection?collection={collection}&limit={PAGE}"
+            );
+            listing(tools, url, cursor, cancel).await
+        }
+        Source::Dids => given(tools, job, cursor).await,
+        Source::Held => held(tools, cursor).await,
+        Source::Failures => failures(tools, job, cursor).await,
+        Source::Repairs => repairs(tools, cursor).await,
+    }
+}
+
+async fn listing(
+    tools: &Tools,
+    mut url: String,
+    cursor: Option<&str>,
+    cancel: &CancellationToken,
+) -> Result<FoundPage, DiscoverError> {
+    if let Some(cursor) = cursor {
+        url.push_str("&cursor=");
+        url.push_str(&escaped(cursor));
+    }
+    let answer = tools
+        .fetcher
+        .get(&url, LISTING, cancel)
+        .await
+        .map_err(DiscoverError::Fetch)?;
+    let garbled = |detail: String| DiscoverError::Garbled {
+        url: url.clone(),
+        detail,
+    };
+    let listing: Listing =
+        serde_json::from_slice(&answer).map_err(|error| garbled(error.to_string()))?;
+    if listing.cursor.is_some() && listing.cursor.as_deref() == cursor {
+        return Err(garbled("a page whose cursor is its own".to_owned()));
+    }
+    let repos = listing
+        .repos
+        .into_iter()
+        .filter(|repo| syntax::is_did(&repo.did));
+    let repos = repos.map(|repo| Found {
+        rev: repo.rev.and_then(|rev| Tid::parse(rev.as_bytes())),
+        did: repo.did,
+        ..Found::default()
+    });
+    Ok(FoundPage {
+        repos: repos.collect(),
+        next: listing.cursor,
+    })
+}
+
+/// Bytes of a query's value that are not plain, as `%XX`.
+pub(super) fn escaped(text: &str) -> String {
+    use std::fmt::Write;
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                out.push(char::from(byte));
+            }
+            _ => {
+                let _ = write!(out, "%{byte:02X}");
+            }
+        }
+    }
+    out
+}
+
+/// DIDs are kept in chunks, each a page.
+async fn given(tools: &Tools, job: u64, cursor: Option<&str>) -> Result<FoundPage, DiscoverError> {
+    let prefix = format!("{job}~");
+    let chunks = tools
+        .store
+        .choices(ChoiceKind::JobDids, &prefix, cursor, 1)
+        .await?;
+    let dids = chunks.items.iter().flat_map(|chunk| {
+        let dids: Vec<String> = serde_json::from_slice(&chunk.body).unwrap_or_default();
+        dids
+    });
+    Ok(FoundPage {
+        repos: dids
+            .map(|did| Found {
+                did,
+                ..Found::default()
+            })
+            .collect(),
+        next: chunks.cursor,
+    })
+}
+
+async fn held(tools: &Tools, cursor: Option<&str>) -> Result<FoundPage, DiscoverError> {
+    let page = tools.store.repos(cursor, PAGE).await?;
+    // What is purged or hidden has nothing to be fetched until its host says otherwise.
+    let repos = page.items.into_iter().filter(|repo| repo.active());
+    let repos = repos.map(|repo| Found {
+        did: repo.did,
+        unlisted_only: true,
+        ..Found::default()
+    });
+    Ok(FoundPage {
+        repos: repos.collect(),
+        next: page.cursor,
+    })
+}
+
+async fn failures(
+    tools: &Tools,
+    job: u64,
+    cursor: Option<&str>,
+) -> Result<FoundPage, DiscoverError> {
+    let page = tools.store.failures(job, cursor, PAGE).await?;
+    let repos = page.items.into_iter().map(|failure| Found {
+        did: failure.did,
+        always: true,
+        ..Found::default()
+    });
+    Ok(FoundPage {
+        repos: repos.collect(),
+        next: page.cursor,
+    })
+}
+
+/// The rows of one DID follow each other, but a page may end between them: the questions are read again by DID.
+async fn repairs(tools: &Tools, cursor: Option<&str>) -> Result<FoundPage, DiscoverError> {
+    let page = tools.store.repairs(cursor, PAGE).await?;
+    let mut repos: Vec<Found> = Vec::new();
+    for repair in page.items {
+        let known = repos.last_mut().filter(|last| last.did == repair.did);
+        match known {
+            Some(found) => found.repairs.push(repair),
+            None if repair.did.is_empty() => {}
+            None => repos.push(Found {
+                did: repair.did.clone(),
+                always: true,
+                repairs: vec![repair],
+                ..Found::default()
+            }),
+        }
+    }
+    Ok(FoundPage {
+        repos,
+        next: page.cursor,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_are_escaped() {
+        assert_eq!(escaped("did:plc:a/b+c=ä"), "did%3Aplc%3Aa%2Fb%2Bc%3D%C3%A4");
+        assert_eq!(escaped("123-_.~"), "123-_.~");
+    }
+}

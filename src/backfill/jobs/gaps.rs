@@ -1,0 +1,171 @@
+//! What of the ledger has to be had from repositories, and what a job writes down once it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::manager::Live;
+use super::model::{Force, JobsError, Stage};
+use super::record::Job;
+use super::scope;
+use super::tools::Tools;
+use crate::ledger::{self, Gap, Wanted};
+use crate::slot::SlotSet;
+use crate::store::{Fact, FactKind, Repair, RepairKind, StoreError, WriteBatch};
+
+/// What is wanted of the ledger now.
+pub type LedgerNow = Arc<dyn Fn() -> Wanted + Send + Sync>;
+
+/// How often the ledger is read while a replay is waited for.
+const LOOK: Duration = Duration::from_secs(1);
+/// Gaps of one job; those that are left make another one.
+const MAX_GAPS: usize = 64;
+
+async fn missing(ledger: &LedgerNow, tools: &Tools) -> Result<(Vec<Gap>, Wanted), StoreError> {
+    let facts = tools.store.facts().await?;
+    let wanted = ledger();
+    Ok((ledger::gaps(&facts, &wanted), wanted))
+}
+
+/// What has to be repaired now, as the ledger says it: nothing held at all asks for everything, a gap for what changed.
+pub(super) async fn decide(ledger: &LedgerNow, tools: &Tools) -> Result<Option<Force>, JobsError> {
+    let held = tools
+        .store
+        .facts()
+        .await?
+        .iter()
+        .any(|fact| fact.kind.is_held());
+    let repos = tools.store.repos(None, 1).await?;
+    if !held || repos.items.is_empty() {
+        return Ok(Some(Force::FullSync));
+    }
+    let (gaps, wanted) = missing(ledger, tools).await?;
+    let worth = gaps
+        .iter()
+        .any(|gap| gap.lost.is_none() || gap.is_worth_a_repair(&wanted));
+    Ok(worth.then_some(Force::CatchUp))
+}
+
+/// Whether repositories have to be fetched for the ledger.
+pub(super) async fn lost(ledger: &LedgerNow, tools: &Tools) -> Result<Vec<Gap>, StoreError> {
+    let (gaps, wanted) = missing(ledger, tools).await?;
+    let worth = gaps
+        .into_iter()
+        .filter(|gap| gap.lost.is_some() && gap.is_worth_a_repair(&wanted));
+    Ok(worth.take(MAX_GAPS).collect())
+}
+
+/// Waits until the relays have given what they can, then makes the rest the job's work. `false`: it was told to stop.
+pub(super) async fn wait_for_replay(
+    ledger: &LedgerNow,
+    job: &mut Job,
+    live: &Live,
+    tools: &Tools,
+    stop: &CancellationToken,
+) -> Result<bool, StoreError> {
+    loop {
+        let (gaps, _) = missing(ledger, tools).await?;
+        if gaps.iter().all(|gap| gap.lost.is_some()) {
+            break;
+        }
+        job.body.stage = Some(Stage::Replaying);
+        live.show(job, job.body.counts.clone());
+        let wait = tokio::time::sleep(LOOK);
+        if stop.run_until_cancelled(wait).await.is_none() {
+            return Ok(false);
+        }
+    }
+    job.body.stage = None;
+    let gaps = lost(ledger, tools).await?;
+    take(job, &gaps, tools);
+    Ok(true)
+}
+
+/// Makes some gaps the work of a job.
+fn take(job: &mut Job, gaps: &[Gap], tools: &Tools) {
+    let body = &mut job.body;
+    if gaps.is_empty() {
+        body.sources.clear();
+        return;
+    }
+    // Of time that was never held nothing was held that could have been deleted.
+    body.between = gaps.iter().any(|gap| gap.from_seq.is_some());
+    body.from = gaps
+        .iter()
+        .map(|gap| gap.from_time)
+        .min()
+        .filter(|from| *from > 0);
+    let slots = gaps
+        .iter()
+        .fold(SlotSet::default(), |all, gap| all.union(gap.slots));
+    body.slots = Some(slots).filter(|slots| *slots != SlotSet::ALL);
+    body.sources = scope::sources(
+        &body.request,
+        &tools.options.collections,
+        &tools.options.relays,
+    );
+    let filter = tools.options.collections.to_string();
+    let now = tools.clock.now_micros();
+    body.gaps = gaps.iter().map(|gap| fact(gap, &filter, now)).collect();
+}
+
+fn fact(gap: &Gap, filter: &str, now: u64) -> Fact {
+    Fact {
+        relay: gap.relay.clone(),
+        generation: gap.generation,
+        // Rows of different slots that begin alike are different rows.
+        run: now & !0xff | u64::from(gap.slots.iter().next().unwrap_or_default()),
+        from_seq: gap.from_seq.unwrap_or_default(),
+        to_seq: gap.to_seq.unwrap_or_default(),
+        from_time: gap.from_time,
+        to_time: gap.to_time,
+        slots: gap.slots,
+        filter: filter.to_owned(),
+        kind: FactKind::Repos,
+    }
+}
+
+/// Writes down that the gaps are closed; before that, a repair for each repository that failed.
+pub(super) async fn close(tools: &Tools, job: &Job) -> Result<(), StoreError> {
+    let version = job
+        .body
+        .gaps
+        .iter()
+        .map(|fact| fact.to_time)
+        .max()
+        .unwrap_or_default();
+    let mut cursor = None;
+    loop {
+        let page = tools
+            .store
+            .failures(job.id, cursor.as_deref(), 1000)
+            .await?;
+        let mut batch = WriteBatch::new();
+        for failure in page.items {
+            batch.put_repair(Repair {
+                id: format!("job~{}~content", job.id),
+                did: failure.did,
+                kind: RepairKind::Content,
+                reason: "gap".to_owned(),
+                // Whatever the host has once it answers is newer than the gap.
+                version: 0,
+            });
+        }
+        if !batch.is_empty() {
+            tools.store.apply(batch).await?;
+        }
+        cursor = page.cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    tokio::time::sleep(tools.store.sync_lag()).await;
+    tracing::info!(
+        job = job.id,
+        gaps = job.body.gaps.len(),
+        until = version,
+        "gaps of the ledger are closed by repositories"
+    );
+    tools.store.put_facts(&job.body.gaps).await
+}

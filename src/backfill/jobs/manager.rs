@@ -1,0 +1,524 @@
+//! All jobs of worker 0: which wait, which are at work, what is asked of them.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::estimate;
+use super::gaps::{self, LedgerNow};
+use super::model::{
+    Estimate, FailureView, JobRequest, JobStatus, JobType, JobView, Jobs, JobsError, Started,
+};
+use super::record::{Checkpoint, Counts, Job, JobBody};
+use super::run::{Ended, Run};
+use super::scope;
+use super::tools::Tools;
+use super::unit::FailureBody;
+use crate::decode::syntax;
+use crate::decode::time::format_datetime;
+use crate::store::{Choice, ChoiceKind, JobRow, Page, StoreError};
+
+/// The standing job that works the repairs off.
+pub(super) const REPAIRS: u64 = 1;
+/// DIDs of a row.
+const CHUNK: usize = 1000;
+/// Jobs read at once at the start.
+const PAGE: usize = 200;
+/// Between two looks at a store that does not answer.
+const STORE_WAIT: Duration = Duration::from_secs(5);
+/// How long an answer waits for a job that is told to stop.
+const STOP: Duration = Duration::from_secs(5);
+
+/// A job that is not over, as it is now.
+pub(super) struct Live {
+    state: Mutex<(Job, Counts)>,
+    cancel: CancellationToken,
+    over: watch::Sender<bool>,
+}
+
+impl Live {
+    pub(super) fn new(job: Job) -> Self {
+        let counts = job.body.counts.clone();
+        Self {
+            state: Mutex::new((job, counts)),
+            cancel: CancellationToken::new(),
+            over: watch::Sender::new(false),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, (Job, Counts)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows how far it is.
+    pub(super) fn show(&self, job: &Job, counts: Counts) {
+        *self.state() = (job.clone(), counts);
+    }
+
+    pub(super) fn job(&self) -> Job {
+        self.state().0.clone()
+    }
+
+    pub(super) fn view(&self, now: u64) -> JobView {
+        let (job, counts) = &*self.state();
+        job.view(counts, now)
+    }
+}
+
+/// The jobs.
+pub struct Manager {
+    tools: Arc<Tools>,
+    ledger: LedgerNow,
+    live: Mutex<HashMap<u64, Arc<Live>>>,
+    /// Held while a job is made, so that of two requests for one scope the second one sees the first.
+    making: tokio::sync::Mutex<u64>,
+    wake: Notify,
+}
+
+impl Manager {
+    /// Reads what was not over when a process ended.
+    pub async fn open(tools: Arc<Tools>, ledger: LedgerNow) -> Result<Arc<Self>, StoreError> {
+        let mut live = HashMap::new();
+        let mut newest = REPAIRS;
+        let mut cursor = None;
+        loop {
+            let page = tools.store.jobs(cursor.as_deref(), PAGE).await?;
+            for row in &page.items {
+                newest = newest.max(row.id);
+                let job = Job::read(row)?;
+                if !job.body.status.is_over() {
+                    live.insert(job.id, Arc::new(Live::new(job)));
+                }
+            }
+            cursor = page.cursor;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        let manager = Arc::new(Self {
+            tools,
+            ledger,
+            live: Mutex::new(live),
+            making: tokio::sync::Mutex::new(newest),
+            wake: Notify::new(),
+        });
+        manager.stand().await?;
+        Ok(manager)
+    }
+
+    /// Makes the standing job where there is none.
+    async fn stand(&self) -> Result<(), StoreError> {
+        if self.active().contains_key(&REPAIRS) {
+            return Ok(());
+        }
+        let now = self.tools.clock.now_micros();
+        let request = JobRequest {
+            origin: "repairs".to_owned(),
+            ..JobRequest::default()
+        };
+        let mut body = JobBody::new(request, JobType::Repairs, "repairs".to_owned(), now);
+        body.status = JobStatus::Running;
+        body.started = Some(now);
+        let job = Job {
+            id: REPAIRS,
+            epoch: 1,
+            body,
+        };
+        self.tools.store.put_job(&job.row()?, None).await?;
+        self.active().insert(REPAIRS, Arc::new(Live::new(job)));
+        Ok(())
+    }
+
+    pub(super) fn tools(&self) -> &Tools {
+        &self.tools
+    }
+
+    pub(super) fn ledger(&self) -> &LedgerNow {
+        &self.ledger
+    }
+
+    fn active(&self) -> MutexGuard<'_, HashMap<u64, Arc<Live>>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, id: u64) -> Option<Arc<Live>> {
+        self.active().get(&id).cloned()
+    }
+
+    /// Works until the shutdown. What is at work then goes on after a restart.
+    pub async fn run(self: Arc<Self>, shutdown: CancellationToken) -> Result<(), StoreError> {
+        let mut working: JoinSet<Result<u64, StoreError>> = JoinSet::new();
+        let mut busy: HashSet<u64> = HashSet::new();
+        if let Some(live) = self.find(REPAIRS) {
+            let (tools, shutdown) = (self.tools.clone(), shutdown.clone());
+            working.spawn(async move {
+                super::repairs::run(tools, live, shutdown)
+                    .await
+                    .map(|()| REPAIRS)
+            });
+            busy.insert(REPAIRS);
+        }
+        loop {
+            while busy.len() <= self.tools.options.max_jobs
+                && let Some(live) = self.next(&busy)
+            {
+                let (manager, shutdown) = (self.clone(), shutdown.clone());
+                let id = live.job().id;
+                busy.insert(id);
+                working.spawn(async move { manager.work(live, shutdown).await.map(|()| id) });
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = self.wake.notified() => {}
+                Some(ended) = working.join_next() => {
+                    let id = ended.map_err(|error| StoreError::Failed(format!("a job ended: {error}")))??;
+                    busy.remove(&id);
+                }
+            }
+        }
+        while let Some(ended) = working.join_next().await {
+            ended.map_err(|error| StoreError::Failed(format!("a job ended: {error}")))??;
+        }
+        Ok(())
+    }
+
+    /// The oldest job that waits.
+    fn next(&self, busy: &HashSet<u64>) -> Option<Arc<Live>> {
+        let active = self.active();
+        let id = active.keys().filter(|id| !busy.contains(id)).min()?;
+        active.get(id).cloned()
+    }
+
+    /// One job from where it is to its end, or to the shutdown. A store that does not answer now is waited for.
+    async fn work(&self, live: Arc<Live>, shutdown: CancellationToken) -> Result<(), StoreError> {
+        loop {
+            match self.work_once(&live, &shutdown).await {
+                Err(StoreError::Unavailable(error)) => {
+                    tracing::warn!(job = live.job().id, error, "a backfill waits for the store");
+                }
+                ended => return ended,
+            }
+            let wait = tokio::time::sleep(STORE_WAIT);
+            if shutdown.run_until_cancelled(wait).await.is_none() {
+                return Ok(());
+            }
+            self.read_again(&live).await?;
+        }
+    }
+
+    /// What is stored of a job: whether its last write went through is not known.
+    async fn read_again(&self, live: &Live) -> Result<(), StoreError> {
+        let id = live.job().id;
+        match self.tools.store.job(id).await {
+            Ok(Some(row)) => {
+                let job = Job::read(&row)?;
+                let counts = job.body.counts.clone();
+                live.show(&job, counts);
+                Ok(())
+            }
+            Ok(None) | Err(StoreError::Unavailable(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn work_once(
+        &self,
+        live: &Arc<Live>,
+        shutdown: &CancellationToken,
+    ) -> Result<(), StoreError> {
+        let mut job = live.job();
+        if live.cancel.is_cancelled() {
+            return self.end(live, job, Ended::Stopped).await;
+        }
+        job.body.status = JobStatus::Running;
+        job.body
+            .started
+            .get_or_insert(self.tools.clock.now_micros());
+        job.save(&*self.tools.store).await?;
+        live.show(&job, job.body.counts.clone());
+        tracing::info!(job = job.id, scope = job.body.scope, "a backfill begins");
+        let stop = live.cancel.child_token();
+        let work = self.fetch(live, job, stop.clone());
+        tokio::pin!(work);
+        let (job, ended) = tokio::select! {
+            done = &mut work => done?,
+            () = shutdown.cancelled() => {
+                stop.cancel();
+                work.await?
+            }
+        };
+        match ended {
+            // A restart goes on.
+            Ended::Stopped if !live.cancel.is_cancelled() => Ok(()),
+            ended => self.end(live, job, ended).await,
+        }
+    }
+
+    async fn fetch(
+        &self,
+        live: &Arc<Live>,
+        mut job: Job,
+        stop: CancellationToken,
+    ) -> Result<(Job, Ended), StoreError> {
+        if job.body.kind == JobType::CatchUp && !job.body.retrying && !job.body.listed {
+            let ready =
+                gaps::wait_for_replay(&self.ledger, &mut job, live, &self.tools, &stop).await?;
+            if !ready {
+                return Ok((job, Ended::Stopped));
+            }
+        }
+        let (mut job, ended) = Run::new(self.tools.clone(), live.clone(), job, stop)
+            .run()
+            .await?;
+        if matches!(ended, Ended::Done) && !job.body.gaps.is_empty() {
+            gaps::close(&self.tools, &job).await?;
+            job.body.gaps.clear();
+        }
+        Ok((job, ended))
+    }
+
+    async fn end(&self, live: &Live, mut job: Job, ended: Ended) -> Result<(), StoreError> {
+        let now = self.tools.clock.now_micros();
+        job.body.completed = Some(now);
+        job.body.updated = now;
+        (job.body.status, job.body.error) = match ended {
+            Ended::Done => (JobStatus::Completed, None),
+            Ended::Failed(error) => (JobStatus::Failed, Some(error)),
+            Ended::Stopped => (JobStatus::Cancelled, None),
+        };
+        job.save(&*self.tools.store).await?;
+        tracing::info!(
+            job = job.id,
+            status = job.body.status.as_str(),
+            processed = job.body.counts.processed,
+            failed = job.body.counts.failed,
+            records = job.body.counts.records,
+            error = job.body.error,
+            "a backfill is over"
+        );
+        live.show(&job, job.body.counts.clone());
+        self.active().remove(&job.id);
+        live.over.send_replace(true);
+        Ok(())
+    }
+
+    /// Starts a job unless one of its scope is not over.
+    pub async fn begin(&self, request: JobRequest) -> Result<Started, JobsError> {
+        let kind = scope::kind(&request);
+        let of = scope::scope(&request);
+        let mut newest = self.making.lock().await;
+        if let Some(running) = self.of_scope(&of) {
+            return Ok(Started::Running(running));
+        }
+        let now = self.tools.clock.now_micros();
+        let id = now.max(*newest + 1);
+        let chunks = request.dids.chunks(CHUNK).enumerate();
+        for (number, dids) in chunks {
+            let body = serde_json::to_vec(dids).unwrap_or_default();
+            let name = format!("{id}~{number:08}");
+            let kind = ChoiceKind::JobDids;
+            self.tools
+                .store
+                .put_choice(&Choice { kind, name, body })
+                .await?;
+        }
+        let relays = &self.tools.options.relays;
+        let sources = scope::sources(&request, &self.tools.options.collections, relays);
+        let mut body = JobBody::new(request, kind, of, now);
+        body.sources = sources;
+        let job = Job { id, epoch: 1, body };
+        if !self.tools.store.put_job(&job.row()?, None).await? {
+            let message = format!("another process made the job {id} at the same moment");
+            return Err(JobsError::Conflict(message));
+        }
+        *newest = id;
+        let live = Arc::new(Live::new(job));
+        let view = live.view(now);
+        self.active().insert(id, live);
+        self.wake.notify_one();
+        Ok(Started::Job(Box::new(view)))
+    }
+
+    fn of_scope(&self, scope: &str) -> Option<u64> {
+        let active = self.active();
+        let found = active
+            .iter()
+            .find(|(_, live)| live.state().0.body.scope == scope);
+        found.map(|(id, _)| *id)
+    }
+
+    /// Refuses what can't be done as it was asked for.
+    fn check(&self, request: &JobRequest) -> Result<(), JobsError> {
+        let indexed = &self.tools.options.collections;
+        if let Some(name) = request.collections.iter().find(|name| !indexed.wants(name)) {
+            return Err(JobsError::Invalid {
+                field: "collection",
+                message: format!("{name} is not indexed: add it to 'collections' first"),
+            });
+        }
+        if let Some(did) = request.dids.iter().find(|did| !syntax::is_did(did)) {
+            return Err(JobsError::Invalid {
+                field: "did",
+                message: format!("{did:?} is no DID"),
+            });
+        }
+        Ok(())
+    }
+
+    async fn read(&self, id: u64) -> Result<Job, JobsError> {
+        let row: Option<JobRow> = self.tools.store.job(id).await?;
+        let row = row.ok_or(JobsError::NotFound(id))?;
+        Ok(Job::read(&row)?)
+    }
+}
+
+#[async_trait]
+impl Jobs for Manager {
+    async fn start(&self, mut request: JobRequest, by_ledger: bool) -> Result<Started, JobsError> {
+        self.check(&request)?;
+        let unscoped =
+            request.collections.is_empty() && request.dids.is_empty() && request.days.is_none();
+        if by_ledger && unscoped && request.force.is_none() {
+            match gaps::decide(&self.ledger, &self.tools).await? {
+                Some(force) => request.force = Some(force),
+                None => {
+                    let message = "Nothing between what is held is missing.";
+                    return Ok(Started::NotNeeded(message.to_owned()));
+                }
+            }
+        }
+        self.begin(request).await
+    }
+
+    async fn estimate(&self, request: JobRequest) -> Result<Estimate, JobsError> {
+        self.check(&request)?;
+        estimate::estimate(&self.tools, &request).await
+    }
+
+    async fn list(&self, cursor: Option<&str>, limit: usize) -> Result<Page<JobView>, JobsError> {
+        let page = self.tools.store.jobs(cursor, limit).await?;
+        let now = self.tools.clock.now_micros();
+        let mut items = Vec::new();
+        for row in &page.items {
+            items.push(match self.find(row.id) {
+                Some(live) => live.view(now),
+                None => {
+                    let job = Job::read(row)?;
+                    job.view(&job.body.counts, now)
+                }
+            });
+        }
+        Ok(Page {
+            items,
+            cursor: page.cursor,
+        })
+    }
+
+    async fn get(&self, id: u64) -> Result<JobView, JobsError> {
+        let now = self.tools.clock.now_micros();
+        if let Some(live) = self.find(id) {
+            return Ok(live.view(now));
+        }
+        let job = self.read(id).await?;
+        Ok(job.view(&job.body.counts, now))
+    }
+
+    async fn failures(
+        &self,
+        id: u64,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<FailureView>, JobsError> {
+        if self.find(id).is_none() {
+            self.read(id).await?;
+        }
+        let page = self.tools.store.failures(id, cursor, limit).await?;
+        let items = page.items.into_iter().filter_map(|failure| {
+            let body: FailureBody = serde_json::from_slice(&failure.body).ok()?;
+            Some(FailureView {
+                did: failure.did,
+                collection: Some(failure.collection).filter(|name| !name.is_empty()),
+                reason: body.reason,
+                message: body.message,
+                host: body.host,
+                attempts: body.attempts,
+                failed_at: format_datetime(body.at),
+                next_at: body.next.map(format_datetime),
+            })
+        });
+        Ok(Page {
+            items: items.collect(),
+            cursor: page.cursor,
+        })
+    }
+
+    async fn cancel(&self, id: u64) -> Result<JobView, JobsError> {
+        if id == REPAIRS {
+            let message = "the standing job that works repairs off can't be cancelled";
+            return Err(JobsError::Conflict(message.to_owned()));
+        }
+        let Some(live) = self.find(id) else {
+            return self.get(id).await;
+        };
+        live.cancel.cancel();
+        self.wake.notify_one();
+        let mut over = live.over.subscribe();
+        let waiting = tokio::time::timeout(STOP, over.wait_for(|over| *over));
+        let _ = waiting.await;
+        self.get(id).await
+    }
+
+    async fn retry(&self, id: u64) -> Result<JobView, JobsError> {
+        let making = self.making.lock().await;
+        if self.find(id).is_some() {
+            return self.get(id).await;
+        }
+        let mut job = self.read(id).await?;
+        let failures = self.tools.store.failures(id, None, 1).await?;
+        let unlisted = job.body.status != JobStatus::Completed;
+        if failures.items.is_empty() && !unlisted {
+            return self.get(id).await;
+        }
+        if let Some(running) = self.of_scope(&job.body.scope) {
+            let message = format!("the job {running} over the same scope is not over");
+            return Err(JobsError::Conflict(message));
+        }
+        job.again(unlisted);
+        job.body.updated = self.tools.clock.now_micros();
+        job.save(&*self.tools.store).await?;
+        let live = Arc::new(Live::new(job));
+        self.active().insert(id, live);
+        drop(making);
+        self.wake.notify_one();
+        self.get(id).await
+    }
+}
+
+impl Job {
+    /// Back to work: on what failed, and where it was cancelled or failed as a whole also on what was not reached.
+    fn again(&mut self, unlisted: bool) {
+        let body = &mut self.body;
+        body.status = JobStatus::Pending;
+        (body.completed, body.error) = (None, None);
+        if !unlisted {
+            body.sources = vec![super::discover::Source::Failures];
+            body.checkpoint = Checkpoint::default();
+            body.listed = false;
+            body.retrying = true;
+        }
+        // What failed is counted anew.
+        let failed = if unlisted { 0 } else { body.counts.failed };
+        let counts = &mut body.counts;
+        counts.found = counts.found.saturating_sub(failed);
+        counts.processed = counts.processed.saturating_sub(failed);
+        counts.failed -= failed;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,209 @@
+//! What is asked of the jobs, without a network.
+
+use super::*;
+use crate::backfill::jobs::discover::{self, Source};
+use crate::backfill::jobs::{DidLocks, JobOptions};
+use crate::backfill::snapshot::Budget;
+use crate::clock::{Clock, ManualClock};
+use crate::config::{AccountAction, CollectionFilter};
+use crate::fetch::{FetchOptions, Fetcher};
+use crate::identity::{Identities, IdentityOptions};
+use crate::ledger::Wanted;
+use crate::slot::SlotSet;
+use crate::store::memory::MemoryStore;
+use crate::store::{Fact, FactKind, Store};
+
+const NOW: u64 = 1_800_000_000_000_000;
+
+fn tools(store: &Arc<dyn Store>, collections: &str) -> Arc<Tools> {
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOW));
+    let fetcher = Fetcher::new(&FetchOptions::default()).unwrap();
+    Arc::new(Tools {
+        identities: Identities::new(fetcher.clone(), &IdentityOptions::default(), clock.clone()),
+        fetcher,
+        store: store.clone(),
+        clock,
+        budget: Budget::new(1 << 20),
+        locks: DidLocks::default(),
+        options: JobOptions {
+            collections: CollectionFilter::parse(collections).unwrap(),
+            json: false,
+            signatures: true,
+            on_deleted: AccountAction::Purge,
+            on_takedown: AccountAction::Hide,
+            relays: vec!["https://relay.invalid".to_owned()],
+            max_jobs: 1,
+            per_host: 8,
+            rate: 10.0,
+            attempts: 1,
+            retry_wait: Duration::from_millis(1),
+            repair_pause: Duration::ZERO,
+            max_repo_bytes: 1 << 20,
+            repo_time: Duration::from_secs(1),
+            skip_dids: HashSet::new(),
+            temp_dir: std::env::temp_dir(),
+        },
+    })
+}
+
+fn ledger() -> LedgerNow {
+    Arc::new(|| Wanted::between(SlotSet::ALL))
+}
+
+async fn manager(store: &Arc<dyn Store>) -> Arc<Manager> {
+    Manager::open(tools(store, ""), ledger()).await.unwrap()
+}
+
+fn store() -> Arc<dyn Store> {
+    Arc::new(MemoryStore::new())
+}
+
+fn of_dids(dids: &[&str]) -> JobRequest {
+    JobRequest {
+        dids: dids.iter().map(|did| (*did).to_owned()).collect(),
+        origin: "api".to_owned(),
+        ..JobRequest::default()
+    }
+}
+
+async fn started(manager: &Manager, request: JobRequest) -> JobView {
+    match manager.start(request, false).await.unwrap() {
+        Started::Job(view) => *view,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn of_one_scope_there_is_one_job_also_after_a_restart() {
+    let store = store();
+    let first = manager(&store).await;
+    let one = started(&first, of_dids(&["did:web:a.example"])).await;
+    let two = started(&first, of_dids(&["did:web:b.example"])).await;
+    assert_eq!(
+        (one.status, one.r#type),
+        (JobStatus::Pending, JobType::Repos)
+    );
+    let id = |view: &JobView| view.id.parse::<u64>().unwrap();
+    assert!(id(&one) < id(&two), "{one:?} {two:?}");
+    for manager in [first, manager(&store).await] {
+        let again = manager
+            .start(of_dids(&["did:web:a.example"]), false)
+            .await
+            .unwrap();
+        assert_eq!(again, Started::Running(id(&one)));
+        let page = manager.list(None, 10).await.unwrap();
+        let ids: Vec<&str> = page.items.iter().map(|job| job.id.as_str()).collect();
+        assert_eq!(ids, [two.id.as_str(), one.id.as_str(), "1"]);
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_waits_is_cancelled_once() {
+    let store = store();
+    let manager = manager(&store).await;
+    let job = started(&manager, of_dids(&["did:web:a.example"])).await;
+    let id = job.id.parse().unwrap();
+    // The place is taken: nothing is fetched.
+    let shutdown = CancellationToken::new();
+    manager.find(id).unwrap().cancel.cancel();
+    let working = tokio::spawn(manager.clone().run(shutdown.clone()));
+    for _ in 0..2 {
+        let view = manager.cancel(id).await.unwrap();
+        assert_eq!(view.status, JobStatus::Cancelled);
+    }
+    assert!(matches!(
+        manager.cancel(REPAIRS).await,
+        Err(JobsError::Conflict(_))
+    ));
+    assert!(matches!(
+        manager.cancel(77).await,
+        Err(JobsError::NotFound(77))
+    ));
+    // Its scope is free again.
+    started(&manager, of_dids(&["did:web:a.example"])).await;
+    shutdown.cancel();
+    working.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn given_dids_are_kept_in_chunks_and_found_again() {
+    let store = store();
+    let tools = tools(&store, "");
+    let manager = Manager::open(tools.clone(), ledger()).await.unwrap();
+    let dids: Vec<String> = (0..2_500)
+        .map(|n| format!("did:web:n{n}.example"))
+        .collect();
+    let names: Vec<&str> = dids.iter().map(String::as_str).collect();
+    let job = started(&manager, of_dids(&names)).await;
+    assert_eq!((job.dids, job.did.as_deref()), (Some(2_500), None));
+    let (mut found, mut cursor) = (Vec::new(), None);
+    loop {
+        let id = job.id.parse().unwrap();
+        let cancel = CancellationToken::new();
+        let page = discover::page(&tools, id, &Source::Dids, cursor.as_deref(), &cancel).await;
+        let page = page.unwrap();
+        found.extend(page.repos.into_iter().map(|found| found.did));
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found, dids);
+}
+
+#[tokio::test]
+async fn what_is_not_indexed_is_refused_by_name() {
+    let store = store();
+    let manager = Manager::open(tools(&store, "a.b.c"), ledger())
+        .await
+        .unwrap();
+    let request = JobRequest {
+        collections: vec!["a.b.c".to_owned(), "a.b.d".to_owned()],
+        ..JobRequest::default()
+    };
+    match manager.start(request, false).await {
+        Err(JobsError::Invalid { field, message }) => {
+            assert_eq!(field, "collection");
+            assert!(message.contains("a.b.d"), "{message}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_ledger_decides_where_nobody_says_what() {
+    let store = store();
+    let manager = manager(&store).await;
+    let empty = JobRequest::default();
+    let Started::Job(view) = manager.start(empty.clone(), true).await.unwrap() else {
+        panic!("an empty store needs everything");
+    };
+    assert_eq!(view.force, Some(crate::backfill::jobs::Force::FullSync));
+    assert_eq!(view.r#type, JobType::FullSync);
+    let fact = |run, from_seq, to_seq| Fact {
+        relay: "r".to_owned(),
+        generation: 0,
+        run,
+        from_seq,
+        to_seq,
+        from_time: NOW - 1_000_000 + from_seq,
+        to_time: NOW - 1_000_000 + to_seq,
+        slots: SlotSet::ALL,
+        filter: String::new(),
+        kind: FactKind::Live,
+    };
+    let mut batch = crate::store::WriteBatch::new();
+    batch.put_handle(crate::store::HandleWrite {
+        did: "did:web:a.example".to_owned(),
+        version: 1,
+        handle: "a.example".to_owned(),
+    });
+    store.apply(batch).await.unwrap();
+    store.put_facts(&[fact(256, 0, 100)]).await.unwrap();
+    let not_needed = manager.start(empty.clone(), true).await.unwrap();
+    assert!(matches!(not_needed, Started::NotNeeded(_)));
+    store.put_facts(&[fact(512, 200, 300)]).await.unwrap();
+    // The full synchronisation still waits, and has the scope.
+    let again = manager.start(empty, true).await.unwrap();
+    assert_eq!(again, Started::Running(view.id.parse().unwrap()));
+}

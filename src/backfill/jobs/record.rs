@@ -1,0 +1,240 @@
+//! A job as it is stored: what was asked for, how far it is, what was counted.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::discover::Source;
+use super::model::{CollectionCounts, JobRequest, JobStatus, JobType, JobView, Stage};
+use crate::decode::time::format_datetime;
+use crate::slot::SlotSet;
+use crate::store::{Fact, JobRow, StoreError};
+
+/// Collections that are counted each; the counts of all others are summed up as `*`.
+const MAX_COLLECTIONS: usize = 200;
+
+/// How far a job's discovery is: everything before it is done.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// Index into the job's sources.
+    pub source: usize,
+    /// The cursor of that source's next page; none: its first.
+    pub cursor: Option<String>,
+}
+
+/// What was counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Repositories found.
+    pub found: u64,
+    /// Done, well or not.
+    pub processed: u64,
+    /// Of them, failed.
+    pub failed: u64,
+    /// Of them, complete before.
+    pub skipped: u64,
+    /// Of them, of accounts that are gone or hidden.
+    pub inactive: u64,
+    /// Records written.
+    pub records: u64,
+    /// By collection.
+    pub collections: BTreeMap<String, CollectionCounts>,
+}
+
+impl Counts {
+    /// Adds what was counted elsewhere.
+    pub fn add(&mut self, other: &Self) {
+        self.found += other.found;
+        self.processed += other.processed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+        self.inactive += other.inactive;
+        self.records += other.records;
+        for (collection, counts) in &other.collections {
+            self.count(collection, *counts);
+        }
+    }
+
+    /// Counts records of a collection.
+    pub fn count(&mut self, collection: &str, counts: CollectionCounts) {
+        let known = self.collections.contains_key(collection);
+        let name = match known || self.collections.len() < MAX_COLLECTIONS {
+            true => collection,
+            false => "*",
+        };
+        let of = self.collections.entry(name.to_owned()).or_default();
+        of.repos += counts.repos;
+        of.records += counts.records;
+    }
+}
+
+/// All that a job is, beside its id and epoch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobBody {
+    /// What was asked for, without the DIDs, which are rows of their own.
+    pub request: JobRequest,
+    /// How many DIDs were given.
+    pub dids: u64,
+    /// The DID, if there is exactly one.
+    pub did: Option<String>,
+    /// What kind of work.
+    pub kind: JobType,
+    /// One job of a scope at a time.
+    pub scope: String,
+    /// Where it is.
+    pub status: JobStatus,
+    /// Where its repositories come from.
+    pub sources: Vec<Source>,
+    /// How far that is.
+    pub checkpoint: Checkpoint,
+    /// Whether all are listed.
+    pub listed: bool,
+    /// What it does, where that is not told by `listed`.
+    pub stage: Option<Stage>,
+    /// Whether it takes only what failed.
+    pub retrying: bool,
+    /// What was counted up to the checkpoint.
+    pub counts: Counts,
+    /// The start of what is wanted (microseconds), for windows and gaps.
+    pub from: Option<u64>,
+    /// What it closes of the ledger: written once every repository is repaired or has a repair of its own.
+    pub gaps: Vec<Fact>,
+    /// Whether time that was held before is repaired, so that deletes count: full snapshots, whatever `from` is.
+    pub between: bool,
+    /// Only repositories of these slots; `None`: all.
+    pub slots: Option<SlotSet>,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// Microseconds, all of them.
+    pub created: u64,
+    /// When it began.
+    pub started: Option<u64>,
+    /// When it was over.
+    pub completed: Option<u64>,
+    /// When it last changed.
+    pub updated: u64,
+}
+
+impl JobBody {
+    /// A job that waits.
+    pub fn new(mut request: JobRequest, kind: JobType, scope: String, now: u64) -> Self {
+        let dids = std::mem::take(&mut request.dids);
+        let days = request.days.filter(|days| *days > 0.0);
+        let micros =
+            |days: f64| u64::try_from(Duration::from_secs_f64(days * 86_400.0).as_micros());
+        Self {
+            from: days.map(|days| now.saturating_sub(micros(days).unwrap_or(u64::MAX))),
+            dids: dids.len() as u64,
+            did: match dids.as_slice() {
+                [did] => Some(did.clone()),
+                _ => None,
+            },
+            request,
+            kind,
+            scope,
+            status: JobStatus::Pending,
+            sources: Vec::new(),
+            checkpoint: Checkpoint::default(),
+            listed: false,
+            stage: None,
+            retrying: false,
+            counts: Counts::default(),
+            gaps: Vec::new(),
+            between: false,
+            slots: None,
+            error: None,
+            created: now,
+            started: None,
+            completed: None,
+            updated: now,
+        }
+    }
+}
+
+/// A job and the epoch at which it was read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Job {
+    /// As in [`JobRow`].
+    pub id: u64,
+    /// As in [`JobRow`].
+    pub epoch: u64,
+    /// The rest.
+    pub body: JobBody,
+}
+
+impl Job {
+    /// Reads a row.
+    pub fn read(row: &JobRow) -> Result<Self, StoreError> {
+        let body = serde_json::from_slice(&row.body).map_err(|error| {
+            StoreError::Failed(format!("the job {} is garbled: {error}", row.id))
+        })?;
+        Ok(Self {
+            id: row.id,
+            epoch: row.epoch,
+            body,
+        })
+    }
+
+    /// The row.
+    pub fn row(&self) -> Result<JobRow, StoreError> {
+        let body = serde_json::to_vec(&self.body)
+            .map_err(|error| StoreError::Failed(format!("the job {}: {error}", self.id)))?;
+        Ok(JobRow {
+            id: self.id,
+            epoch: self.epoch,
+            body,
+        })
+    }
+
+    /// What people see of it, with counts that may be ahead of the checkpoint's.
+    pub fn view(&self, counts: &Counts, now: u64) -> JobView {
+        let body = &self.body;
+        let running = body.status == JobStatus::Running;
+        let stage = body.stage.unwrap_or(match body.listed {
+            true => Stage::Fetching,
+            false => Stage::Discovering,
+        });
+        let covered = body.status == JobStatus::Completed && counts.failed == 0;
+        let at = |micros: u64| format_datetime(micros);
+        JobView {
+            id: self.id.to_string(),
+            r#type: body.kind,
+            status: body.status,
+            stage: running.then_some(stage),
+            collection: Some(body.request.collections.join(",")).filter(|names| !names.is_empty()),
+            did: body.did.clone(),
+            dids: Some(body.dids).filter(|dids| *dids > 0),
+            days: body.request.days,
+            force: body.request.force,
+            origin: body.request.origin.clone(),
+            total_repos: body.listed.then_some(counts.found),
+            processed_repos: counts.processed,
+            failed_repos: counts.failed,
+            skipped_repos: counts.skipped,
+            inactive_repos: counts.inactive,
+            waiting_repos: counts.found.saturating_sub(counts.processed),
+            total_records: counts.records,
+            wanted_from: body.from.map(at),
+            covered_from: body.from.filter(|_| covered).map(at),
+            error: body.error.clone(),
+            created_at: at(body.created),
+            started_at: body.started.map(at),
+            completed_at: body.completed.map(at),
+            updated_at: at(body.updated),
+            eta_seconds: self.eta(counts, now).filter(|_| running),
+            collections: counts.collections.clone(),
+        }
+    }
+
+    /// Seconds at the rate so far, once all are listed.
+    fn eta(&self, counts: &Counts, now: u64) -> Option<f64> {
+        let began = self.body.started.filter(|_| self.body.listed)?;
+        let left = counts.found.saturating_sub(counts.processed);
+        if counts.processed == 0 {
+            return None;
+        }
+        let seconds = now.saturating_sub(began) as f64 / 1e6;
+        Some(seconds * left as f64 / counts.processed as f64)
+    }
+}

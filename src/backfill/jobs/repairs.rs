@@ -1,0 +1,195 @@
+//! The standing job: works the rows of `repairs` off, slowly and for ever.
+//!
+//! A pass walks over all rows. What fails is tried again later, each time after a longer while; its attempts are the failures of
+//! this job, so that they are seen like those of any other one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::discover::{self, DiscoverError, Found, Source};
+use super::manager::{Live, REPAIRS};
+use super::record::{Counts, Job};
+use super::run::failure_key;
+use super::tools::Tools;
+use super::unit::{self, Failure, FailureBody, Outcome, Plan};
+use crate::store::{JobFailure, StoreError};
+
+/// Repositories that are repaired at once.
+const AT_ONCE: usize = 8;
+/// Between two passes.
+const PASS_EVERY: Duration = Duration::from_secs(5);
+/// After the first failure; doubles.
+const FIRST_WAIT: u64 = 60_000_000;
+/// The longest wait (microseconds).
+const LONGEST_WAIT: u64 = 6 * 3_600_000_000;
+
+/// What is done with every row: nothing is skipped.
+const PLAN: Plan = Plan {
+    from: None,
+    windowed: false,
+    force: true,
+    collection: None,
+};
+
+/// Works until the shutdown.
+pub(super) async fn run(
+    tools: Arc<Tools>,
+    live: Arc<Live>,
+    shutdown: CancellationToken,
+) -> Result<(), StoreError> {
+    let mut job = live.job();
+    job.body.listed = true;
+    job.save(&*tools.store).await?;
+    while !shutdown.is_cancelled() {
+        let passed = shutdown
+            .run_until_cancelled(pass(&tools, &live, &mut job, &shutdown))
+            .await;
+        match passed {
+            Some(Err(StoreError::Unavailable(_))) | Some(Ok(())) | None => {}
+            Some(Err(error)) => return Err(error),
+        }
+        let wait = tokio::time::sleep(PASS_EVERY);
+        let _ = shutdown.run_until_cancelled(wait).await;
+    }
+    Ok(())
+}
+
+/// One walk over all rows.
+async fn pass(
+    tools: &Arc<Tools>,
+    live: &Live,
+    job: &mut Job,
+    shutdown: &CancellationToken,
+) -> Result<(), StoreError> {
+    let mut working: JoinSet<Result<Counts, StoreError>> = JoinSet::new();
+    let mut cursor: Option<String> = None;
+    let mut waiting = 0;
+    let before = job.body.counts.clone();
+    loop {
+        let page = discover::page(
+            tools,
+            REPAIRS,
+            &Source::Repairs,
+            cursor.as_deref(),
+            shutdown,
+        )
+        .await;
+        let page = match page {
+            Ok(page) => page,
+            Err(DiscoverError::Store(error)) => return Err(error),
+            Err(error) => return Err(StoreError::Failed(error.to_string())),
+        };
+        for found in page.repos {
+            waiting += 1;
+            let Some(attempts) = due(tools, &found).await? else {
+                continue;
+            };
+            if working.len() >= AT_ONCE
+                && let Some(ended) = working.join_next().await
+            {
+                count(tools, live, job, ended)?;
+            }
+            let (tools, shutdown) = (tools.clone(), shutdown.clone());
+            let pause = tools.options.repair_pause;
+            working.spawn(async move { repair(&tools, &found, attempts, &shutdown).await });
+            tokio::time::sleep(pause).await;
+        }
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    while let Some(ended) = working.join_next().await {
+        count(tools, live, job, ended)?;
+    }
+    job.body.counts.found = job.body.counts.processed + waiting;
+    live.show(job, job.body.counts.clone());
+    match before == job.body.counts {
+        true => Ok(()),
+        false => job.save(&*tools.store).await,
+    }
+}
+
+fn count(
+    tools: &Tools,
+    live: &Live,
+    job: &mut Job,
+    ended: Result<Result<Counts, StoreError>, tokio::task::JoinError>,
+) -> Result<(), StoreError> {
+    let counts =
+        ended.map_err(|error| StoreError::Failed(format!("a repair ended: {error}")))??;
+    job.body.counts.add(&counts);
+    job.body.updated = tools.clock.now_micros();
+    live.show(job, job.body.counts.clone());
+    Ok(())
+}
+
+/// How often a repository was tried, if it is to be tried now.
+async fn due(tools: &Tools, found: &Found) -> Result<Option<u32>, StoreError> {
+    let failure = tools.store.failure(REPAIRS, &found.did, "").await?;
+    let body = failure.and_then(|row| serde_json::from_slice::<FailureBody>(&row.body).ok());
+    let now = tools.clock.now_micros();
+    Ok(match body {
+        None => Some(0),
+        Some(body) if body.next.is_none_or(|next| next <= now) => Some(body.attempts),
+        Some(_) => None,
+    })
+}
+
+async fn repair(
+    tools: &Tools,
+    found: &Found,
+    attempts: u32,
+    cancel: &CancellationToken,
+) -> Result<Counts, StoreError> {
+    let outcome = match unit::resolve(tools, &PLAN, found, cancel).await {
+        Err(outcome) => outcome,
+        Ok(target) => match unit::fetch(tools, &PLAN, found, &target, cancel).await {
+            Ok(fetched) => unit::finish(tools, &PLAN, found, fetched).await?,
+            Err(failure) => Outcome::Failed(failure),
+        },
+    };
+    // What the answer did not satisfy stays, and is asked for again like a failure.
+    let left = tools.store.repairs_of(&found.did).await?;
+    let outcome = match outcome {
+        Outcome::Done(_) | Outcome::Skipped if !left.is_empty() => {
+            let message = "the host answered with a state older than what was announced";
+            Outcome::Failed(Failure::new("not_there_yet", message, true))
+        }
+        outcome => outcome,
+    };
+    match outcome {
+        Outcome::Failed(failure) => later(tools, found, attempts + 1, failure).await,
+        mended => unit::note(tools, REPAIRS, found, attempts, mended, attempts > 0).await,
+    }
+}
+
+/// Writes down when it is tried again.
+async fn later(
+    tools: &Tools,
+    found: &Found,
+    attempts: u32,
+    failure: Failure,
+) -> Result<Counts, StoreError> {
+    let now = tools.clock.now_micros();
+    let wait = FIRST_WAIT
+        .saturating_mul(1 << attempts.saturating_sub(1).min(20))
+        .min(LONGEST_WAIT);
+    let body = FailureBody {
+        reason: failure.reason.to_owned(),
+        message: failure.message.chars().take(500).collect(),
+        host: failure.host,
+        attempts,
+        at: now,
+        next: Some(now.saturating_add(wait)),
+    };
+    let row = JobFailure {
+        body: serde_json::to_vec(&body).unwrap_or_default(),
+        ..failure_key(REPAIRS, &found.did)
+    };
+    tools.store.put_failures(&[row]).await?;
+    Ok(Counts::default())
+}

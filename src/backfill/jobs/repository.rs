@@ -1,0 +1,445 @@
+//! A repository from its host into the store: read and verified as a whole first, then written.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::account;
+use super::discover::Found;
+use super::record::Counts;
+use super::single;
+use super::tools::{DidGuard, Tools};
+use super::unit::{Failure, Plan, Target, counted, xrpc};
+use crate::backfill::snapshot::window::{Decision, Window};
+use crate::backfill::snapshot::{
+    CarLimits, CarReader, Leaf, Mode, Snapshot, SnapshotError, SnapshotLimits,
+};
+use crate::config::CollectionFilter;
+use crate::decode::{self, Cid, Tid};
+use crate::fetch::{FetchError, FetchLimits};
+use crate::identity::SigningKey;
+use crate::store::{
+    Complete, RecordBody, RecordWrite, RecordsQuery, Repair, RevWrite, Scope, StoreError,
+    WriteBatch, snapshot_version,
+};
+
+/// A batch goes to the store at so many bytes,
+const BATCH_BYTES: usize = 1 << 20;
+/// or writes.
+const BATCH_WRITES: usize = 2000;
+/// Batches that wait for the store, of one repository.
+const BATCHES: usize = 2;
+/// Longest pause within an answer.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// A repository that was written; the claims are still to be made.
+pub(super) struct Written {
+    pub complete: Complete,
+    pub scopes: Vec<Scope>,
+    pub counts: Counts,
+    /// The questions that were there before the request.
+    pub repairs: Vec<Repair>,
+    /// Whether the account was shown as active before.
+    pub was_active: bool,
+    /// When the host was asked (microseconds).
+    pub asked: u64,
+    /// Whether the PDS itself gave it, not a relay.
+    pub of_pds: bool,
+    /// Nobody else writes this repository until the claims are made.
+    _guard: DidGuard,
+}
+
+/// Why there is none.
+pub(super) enum ReadError {
+    /// The host's answer, which may speak of the account.
+    Fetch(FetchError),
+    /// Anything else.
+    Failed(Failure),
+}
+
+impl From<Failure> for ReadError {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<StoreError> for ReadError {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<SnapshotError> for ReadError {
+    fn from(error: SnapshotError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<SnapshotError> for Failure {
+    fn from(error: SnapshotError) -> Self {
+        // A host that sends something else the next time is not unheard of.
+        let again = error.is_ours() || matches!(error, SnapshotError::Truncated);
+        Self::new(error.reason(), error, again)
+    }
+}
+
+/// Reads, checks and writes a repository. `None`: nothing is newer than the window's start.
+pub(super) async fn read(
+    tools: &Tools,
+    plan: &Plan,
+    found: &Found,
+    target: &Target,
+    asked: u64,
+    cancel: &CancellationToken,
+) -> Result<Option<Written>, ReadError> {
+    let repairs = tools.store.repairs_of(&found.did).await?;
+    let Some(snapshot) = download(tools, plan, found, target, cancel).await? else {
+        return Ok(None);
+    };
+    check_signature(tools, found, target, &snapshot, cancel).await?;
+    let (snapshot, window) = verify(snapshot, plan, cancel).await?;
+    let rev = told_rev(tools, found, target, &snapshot, cancel).await?;
+    let guard = tools.locks.lock(&found.did).await;
+    let held = tools.store.repo(&found.did).await?.unwrap_or_default();
+    let complete = Complete {
+        rev,
+        version: snapshot_version(&held, rev),
+        filter: tools.options.collections.to_string(),
+    };
+    let commit = RevWrite {
+        did: &found.did,
+        rev,
+        data: snapshot.data(),
+        commit: snapshot.commit(),
+    };
+    let mut head = WriteBatch::new();
+    head.put_rev(commit);
+    let (mut written, alone) = write(tools, found, snapshot, window, &complete).await?;
+    for leaf in alone {
+        single::read(tools, found, target, &leaf, &complete, &mut written, cancel).await?;
+    }
+    tools.store.apply(head).await?;
+    tools.store.put_pds(&found.did, &target.pds).await?;
+    let scopes = scopes(tools, &found.did, &written).await?;
+    Ok(Some(Written {
+        complete,
+        scopes,
+        counts: counted(written),
+        repairs,
+        was_active: held.active(),
+        asked,
+        of_pds: true,
+        _guard: guard,
+    }))
+}
+
+/// Fetches the CAR and keeps its blocks; `None`: it holds nothing newer than the window's start.
+async fn download(
+    tools: &Tools,
+    plan: &Plan,
+    found: &Found,
+    target: &Target,
+    cancel: &CancellationToken,
+) -> Result<Option<Snapshot>, ReadError> {
+    let mut url = xrpc(&target.pds, "getRepo", &found.did);
+    if let Some(from) = plan.from.filter(|_| plan.windowed) {
+        url.push_str(&format!("&since={}", Tid::new(from, 0)));
+    }
+    let limits = FetchLimits {
+        bytes: tools.options.max_repo_bytes,
+        time: tools.options.repo_time,
+        idle: IDLE,
+    };
+    let mut body = tools
+        .fetcher
+        .stream(&url, limits, cancel)
+        .await
+        .map_err(ReadError::Fetch)?;
+    let car = CarLimits {
+        bytes: tools.options.max_repo_bytes,
+        ..CarLimits::default()
+    };
+    let mut reader = CarReader::new(&tools.budget, tools.options.temp_dir.clone(), car);
+    while let Some(bytes) = body.next().await.map_err(ReadError::Fetch)? {
+        reader.push(&bytes)?;
+    }
+    drop(body);
+    let now = tools.clock.now_micros();
+    let opened = Snapshot::open(reader.finish()?, &found.did, now, SnapshotLimits::default());
+    match opened {
+        Ok(snapshot) => Ok(Some(snapshot)),
+        Err(SnapshotError::RootAbsent(_)) if plan.windowed => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The signature by the key of the DID document, else by that of the document asked anew, else by earlier keys: an account that
+/// was imported keeps its last signature until its next commit.
+async fn check_signature(
+    tools: &Tools,
+    found: &Found,
+    target: &Target,
+    snapshot: &Snapshot,
+    cancel: &CancellationToken,
+) -> Result<(), ReadError> {
+    if !tools.options.signatures {
+        return Ok(());
+    }
+    let mut keys: Vec<SigningKey> = target.key.into_iter().collect();
+    let Err(error) = snapshot.verify_signature(&keys) else {
+        return Ok(());
+    };
+    let now = tools
+        .identities
+        .refresh(&found.did, cancel)
+        .await
+        .map_err(Failure::from)?;
+    keys = now.key.into_iter().collect();
+    if snapshot.verify_signature(&keys).is_ok() {
+        return Ok(());
+    }
+    let earlier = tools
+        .identities
+        .earlier_keys(&found.did, cancel)
+        .await
+        .unwrap_or_default();
+    match snapshot.verify_signature(&earlier) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(error.into()),
+    }
+}
+
+/// Reads the whole of it once, on a thread of its own, before anything is written. Gives the window, where there is one.
+async fn verify(
+    snapshot: Snapshot,
+    plan: &Plan,
+    cancel: &CancellationToken,
+) -> Result<(Snapshot, Option<Window>), ReadError> {
+    let (from, cancel) = (plan.from.filter(|_| plan.windowed), cancel.clone());
+    let mode = if from.is_some() {
+        Mode::Windowed
+    } else {
+        Mode::Full
+    };
+    let checking = tokio::task::spawn_blocking(move || {
+        let verified = snapshot.verify(mode, || !cancel.is_cancelled())?;
+        let window = from.map(|start| Window {
+            start,
+            honoured: verified.anything_absent(),
+        });
+        Ok((snapshot, window))
+    });
+    match checking.await {
+        Ok(checked) => checked.map_err(|error: SnapshotError| error.into()),
+        Err(ended) => Err(Failure::new("internal", ended, false).into()),
+    }
+}
+
+/// The revision of the snapshot: that of its commit, unless a newer one was announced for the very same commit, as when an account
+/// was imported.
+async fn told_rev(
+    tools: &Tools,
+    found: &Found,
+    target: &Target,
+    snapshot: &Snapshot,
+    cancel: &CancellationToken,
+) -> Result<Tid, ReadError> {
+    let own = snapshot.rev();
+    let announced = target
+        .held
+        .as_ref()
+        .and_then(|held| Some((held.rev?, held.commit?)));
+    let wanted = found
+        .repairs
+        .iter()
+        .map(|repair| repair.version)
+        .max()
+        .unwrap_or_default();
+    let newest = announced
+        .map(|(rev, _)| rev)
+        .max(found.rev)
+        .unwrap_or_default();
+    if newest <= own && wanted <= own.micros() {
+        return Ok(own);
+    }
+    if let Some((rev, commit)) = announced
+        && commit == snapshot.commit()
+    {
+        return Ok(rev.max(own));
+    }
+    let latest = account::latest(tools, &found.did, &target.pds, cancel).await;
+    let latest = latest.map_err(ReadError::Fetch)?;
+    let same = latest.cid == Some(snapshot.commit());
+    let believable = latest.rev.micros() <= tools.clock.now_micros() + decode::REV_AHEAD_MICROS;
+    Ok(if same && believable {
+        latest.rev.max(own)
+    } else {
+        own
+    })
+}
+
+/// A record that is in the window although its block is absent.
+pub(super) struct Alone {
+    pub collection: String,
+    pub rkey: String,
+    pub cid: Cid,
+}
+
+/// Records that were written, by collection.
+pub(super) type Records = BTreeMap<String, u64>;
+
+/// Writes every record that is wanted at the snapshot's version; gives how many, and those that have to be fetched by themselves.
+async fn write(
+    tools: &Tools,
+    found: &Found,
+    snapshot: Snapshot,
+    window: Option<Window>,
+    complete: &Complete,
+) -> Result<(Records, Vec<Alone>), ReadError> {
+    let (send, mut batches) = mpsc::channel(BATCHES);
+    let job = Writing {
+        did: found.did.clone(),
+        json: tools.options.json,
+        window,
+        rev: complete.rev,
+        version: complete.version,
+        batch: WriteBatch::new(),
+        text: Vec::new(),
+        records: Records::new(),
+        alone: Vec::new(),
+    };
+    let filter = tools.options.collections.clone();
+    let writing = tokio::task::spawn_blocking(move || job.run(&snapshot, &filter, &send));
+    while let Some(batch) = batches.recv().await {
+        tools.store.apply(batch).await?;
+    }
+    match writing.await {
+        Ok(written) => Ok(written?),
+        Err(ended) => Err(Failure::new("internal", ended, false).into()),
+    }
+}
+
+/// Records to batches, on a thread of its own.
+struct Writing {
+    did: String,
+    json: bool,
+    window: Option<Window>,
+    rev: Tid,
+    version: u64,
+    batch: WriteBatch,
+    text: Vec<u8>,
+    records: Records,
+    alone: Vec<Alone>,
+}
+
+impl Writing {
+    fn run(
+        mut self,
+        snapshot: &Snapshot,
+        filter: &CollectionFilter,
+        send: &mpsc::Sender<WriteBatch>,
+    ) -> Result<(Records, Vec<Alone>), SnapshotError> {
+        let mode = if self.window.is_some() {
+            Mode::Windowed
+        } else {
+            Mode::Full
+        };
+        snapshot.records(mode, filter, |leaf| {
+            self.take(&leaf);
+            let full = self.batch.len() >= BATCH_WRITES || self.batch.size() >= BATCH_BYTES;
+            match full && send.blocking_send(std::mem::take(&mut self.batch)).is_err() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        })?;
+        if !self.batch.is_empty() {
+            send.blocking_send(self.batch)
+                .map_err(|_| SnapshotError::Cancelled)?;
+        }
+        Ok((self.records, self.alone))
+    }
+
+    fn take(&mut self, leaf: &Leaf<'_>) {
+        // Whether it is held is looked up later, for those few.
+        let decision = match self.window {
+            Some(window) => window.decide(leaf, || false),
+            None => Decision::Write,
+        };
+        match (decision, leaf.record) {
+            (Decision::Write, Some(record)) => self.put(leaf, record),
+            (Decision::Fetch, _) => self.alone.push(Alone {
+                collection: leaf.collection.to_owned(),
+                rkey: leaf.rkey.to_owned(),
+                cid: leaf.cid,
+            }),
+            _ => {}
+        }
+    }
+
+    fn put(&mut self, leaf: &Leaf<'_>, record: &[u8]) {
+        self.text.clear();
+        if self.json {
+            decode::record_to_json(record, &mut self.text);
+        }
+        self.batch.put_record(RecordWrite {
+            did: &self.did,
+            collection: leaf.collection,
+            rkey: leaf.rkey,
+            version: self.version,
+            rev: self.rev,
+            body: Some(RecordBody {
+                cid: leaf.cid,
+                record,
+                json: Some(self.text.as_slice()).filter(|json| !json.is_empty()),
+            }),
+        });
+        match self.records.get_mut(leaf.collection) {
+            Some(count) => *count += 1,
+            None => {
+                self.records.insert(leaf.collection.to_owned(), 1);
+            }
+        }
+    }
+}
+
+/// What a full snapshot is complete for: the whole repository, or each collection of it that is wanted and in the snapshot or held.
+async fn scopes(tools: &Tools, did: &str, written: &Records) -> Result<Vec<Scope>, StoreError> {
+    let filter = &tools.options.collections;
+    if filter.is_all() {
+        return Ok(vec![Scope::Repo]);
+    }
+    let mut collections: BTreeSet<String> = written.keys().cloned().collect();
+    collections.extend(filter.names().unwrap_or_default());
+    let mut after: Option<String> = None;
+    // From collection to collection: no record key is beyond this one.
+    let last = "~".repeat(513);
+    loop {
+        let page = tools
+            .store
+            .records(&RecordsQuery {
+                did: Some(did.to_owned()),
+                cursor: after,
+                limit: 1,
+                ..RecordsQuery::default()
+            })
+            .await?;
+        let Some(record) = page.items.into_iter().next() else {
+            match page.cursor {
+                // A page may be empty before the end.
+                Some(cursor) => {
+                    after = Some(cursor);
+                    continue;
+                }
+                None => break,
+            }
+        };
+        if filter.wants(&record.collection) {
+            collections.insert(record.collection.clone());
+        }
+        after = Some(format!("{did}/{}/{last}", record.collection));
+    }
+    Ok(collections.into_iter().map(Scope::Collection).collect())
+}

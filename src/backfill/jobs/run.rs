@@ -1,0 +1,391 @@
+//! One job at work: pages of repositories come in, wait by host, are fetched, and are settled.
+//!
+//! Everything happens in one loop over steps that end; the state between two steps is plain. At most [`MAX_UNITS`] repositories are
+//! on their way: while they are, no page is asked for. Each waits in the queue of its own host, so that a host that is slow or
+//! dead holds no place that another one could use.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::discover::{self, DiscoverError, Found, FoundPage};
+use super::manager::Live;
+use super::pages::Pages;
+use super::record::{Checkpoint, Counts, Job};
+use super::tools::Tools;
+use super::unit::{self, Failure, Fetched, Outcome, Plan};
+use crate::slot::slot_of;
+use crate::store::{JobFailure, StoreError};
+
+/// Repositories that are found and not settled, of one job.
+const MAX_UNITS: usize = 20_000;
+/// Identities that are resolved at once.
+const MAX_RESOLVING: usize = 64;
+/// Repositories that are fetched at once.
+const MAX_FETCHING: usize = 1024;
+/// How often what was done is saved.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// DIDs of which is known that they were listed; those beyond are asked for once more.
+const MAX_LISTED: usize = 4 << 20;
+/// How often a listing is asked for before the job fails.
+const LISTING_ATTEMPTS: u32 = 8;
+
+/// A repository on its way.
+#[derive(Debug)]
+struct Unit {
+    found: Found,
+    page: u64,
+    attempts: u32,
+}
+
+/// What ended.
+enum Step {
+    Page(Result<FoundPage, DiscoverError>),
+    /// Its host, or that nothing has to be fetched.
+    Resolved(Unit, Result<unit::Target, Outcome>),
+    /// Its place at the host is free again.
+    Fetched(Unit, Arc<str>, Result<Fetched, Failure>),
+    Finished(Unit, Result<Outcome, StoreError>),
+    /// It failed a while ago.
+    Again(Unit),
+    Settled(Unit, Result<Counts, StoreError>),
+}
+
+/// How a run ended.
+pub(super) enum Ended {
+    /// All is done.
+    Done,
+    /// The listing can't be had.
+    Failed(String),
+    /// It was told to stop.
+    Stopped,
+}
+
+/// The units of one host.
+#[derive(Default)]
+struct Host {
+    waiting: VecDeque<(Unit, unit::Target)>,
+    fetching: usize,
+}
+
+pub(super) struct Run {
+    tools: Arc<Tools>,
+    plan: Arc<Plan>,
+    live: Arc<Live>,
+    job: Job,
+    pages: Pages,
+    steps: JoinSet<Step>,
+    hosts: HashMap<Arc<str>, Host>,
+    unresolved: VecDeque<Unit>,
+    resolving: usize,
+    fetching: usize,
+    units: usize,
+    /// Where the next page is; `None` once all are listed.
+    next: Option<Checkpoint>,
+    asking: bool,
+    listing_failures: u32,
+    listed: HashSet<u64>,
+    /// What was done when, until it may be claimed.
+    trail: VecDeque<(Instant, Checkpoint, Counts)>,
+    cancel: CancellationToken,
+}
+
+impl Run {
+    /// Goes on where the job is. `cancel` ends it within a moment.
+    pub fn new(tools: Arc<Tools>, live: Arc<Live>, job: Job, cancel: CancellationToken) -> Self {
+        let plan = Arc::new(Plan::of(&job));
+        let checkpoint = job.body.checkpoint.clone();
+        Self {
+            pages: Pages::at(checkpoint.clone(), job.body.counts.clone()),
+            next: (checkpoint.source < job.body.sources.len()).then_some(checkpoint),
+            tools,
+            plan,
+            live,
+            job,
+            steps: JoinSet::new(),
+            hosts: HashMap::new(),
+            unresolved: VecDeque::new(),
+            resolving: 0,
+            fetching: 0,
+            units: 0,
+            asking: false,
+            listing_failures: 0,
+            listed: HashSet::new(),
+            trail: VecDeque::new(),
+            cancel,
+        }
+    }
+
+    /// Works until everything is settled and durable; gives the job as it was saved last.
+    pub async fn run(mut self) -> Result<(Job, Ended), StoreError> {
+        let mut save = tokio::time::interval(SAVE_EVERY);
+        save.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let cancel = self.cancel.clone();
+        loop {
+            self.start_steps();
+            if self.units == 0 && self.next.is_none() && !self.asking {
+                break;
+            }
+            tokio::select! {
+                () = cancel.cancelled() => {
+                    self.steps.shutdown().await;
+                    self.save(false).await?;
+                    return Ok((self.job, Ended::Stopped));
+                }
+                _ = save.tick() => self.save(false).await?,
+                Some(step) = self.steps.join_next() => {
+                    let step = step.map_err(|error| StoreError::Failed(format!("a task of the job ended: {error}")))?;
+                    if let Some(failed) = self.take(step)? {
+                        self.steps.shutdown().await;
+                        self.save(false).await?;
+                        return Ok((self.job, Ended::Failed(failed)));
+                    }
+                }
+            }
+        }
+        self.save(true).await?;
+        Ok((self.job, Ended::Done))
+    }
+
+    /// Starts all that can be started now.
+    fn start_steps(&mut self) {
+        if !self.asking
+            && self.units < MAX_UNITS
+            && let Some(at) = self.next.clone()
+        {
+            self.ask(at, Duration::ZERO);
+        }
+        while self.resolving < MAX_RESOLVING
+            && let Some(unit) = self.unresolved.pop_front()
+        {
+            self.resolving += 1;
+            let (tools, plan, cancel) =
+                (self.tools.clone(), self.plan.clone(), self.cancel.clone());
+            self.steps.spawn(async move {
+                let target = unit::resolve(&tools, &plan, &unit.found, &cancel).await;
+                Step::Resolved(unit, target)
+            });
+        }
+        let per_host = self.tools.options.per_host;
+        let mut ready: Vec<(Unit, unit::Target)> = Vec::new();
+        for host in self.hosts.values_mut() {
+            while host.fetching < per_host
+                && self.fetching < MAX_FETCHING
+                && let Some(next) = host.waiting.pop_front()
+            {
+                host.fetching += 1;
+                self.fetching += 1;
+                ready.push(next);
+            }
+        }
+        for (unit, target) in ready {
+            let (tools, plan, cancel) =
+                (self.tools.clone(), self.plan.clone(), self.cancel.clone());
+            self.steps.spawn(async move {
+                let host = target.host.clone();
+                let fetched = unit::fetch(&tools, &plan, &unit.found, &target, &cancel).await;
+                Step::Fetched(unit, host, fetched)
+            });
+        }
+    }
+
+    fn ask(&mut self, at: Checkpoint, after: Duration) {
+        let Some(source) = self.job.body.sources.get(at.source).cloned() else {
+            return;
+        };
+        self.asking = true;
+        let (tools, job, cancel) = (self.tools.clone(), self.job.id, self.cancel.clone());
+        self.steps.spawn(async move {
+            tokio::time::sleep(after).await;
+            let cursor = at.cursor.as_deref();
+            Step::Page(discover::page(&tools, job, &source, cursor, &cancel).await)
+        });
+    }
+
+    /// Takes what ended; gives why the job can't go on, if it can't.
+    fn take(&mut self, step: Step) -> Result<Option<String>, StoreError> {
+        match step {
+            Step::Page(Ok(page)) => self.found(page),
+            Step::Page(Err(DiscoverError::Store(error))) => return Err(error),
+            Step::Page(Err(error)) => return Ok(self.ask_again(&error)),
+            Step::Resolved(unit, target) => {
+                self.resolving -= 1;
+                match target {
+                    Ok(target) => {
+                        let host = self.hosts.entry(target.host.clone()).or_default();
+                        host.waiting.push_back((unit, target));
+                    }
+                    Err(outcome) => self.settle(unit, outcome),
+                }
+            }
+            Step::Fetched(unit, host, fetched) => {
+                self.leave(&host);
+                match fetched {
+                    Ok(fetched) => self.finish(unit, fetched),
+                    Err(failure) => self.settle(unit, Outcome::Failed(failure)),
+                }
+            }
+            Step::Finished(unit, outcome) => self.settle(unit, outcome?),
+            Step::Again(unit) => self.unresolved.push_back(unit),
+            Step::Settled(unit, counts) => {
+                self.units -= 1;
+                self.pages.settle(unit.page, &counts?);
+            }
+        }
+        Ok(None)
+    }
+
+    fn leave(&mut self, name: &Arc<str>) {
+        self.fetching -= 1;
+        if let Some(host) = self.hosts.get_mut(name) {
+            host.fetching -= 1;
+            if host.fetching == 0 && host.waiting.is_empty() {
+                self.hosts.remove(name);
+            }
+        }
+    }
+
+    /// A listing that failed is asked for again, but not for ever.
+    fn ask_again(&mut self, error: &DiscoverError) -> Option<String> {
+        self.asking = false;
+        self.listing_failures += 1;
+        tracing::warn!(job = self.job.id, %error, attempt = self.listing_failures, "a listing of repositories failed");
+        if self.listing_failures >= LISTING_ATTEMPTS {
+            return Some(error.to_string());
+        }
+        let wait = self.tools.options.retry_wait * 2u32.saturating_pow(self.listing_failures - 1);
+        if let Some(at) = self.next.clone() {
+            self.ask(at, wait);
+        }
+        None
+    }
+
+    /// Takes a page in: what was listed before in this run is left out.
+    fn found(&mut self, page: FoundPage) {
+        self.asking = false;
+        self.listing_failures = 0;
+        let Some(at) = self.next.take() else { return };
+        let next = match page.next {
+            Some(cursor) => Checkpoint {
+                cursor: Some(cursor),
+                ..at
+            },
+            None => Checkpoint {
+                source: at.source + 1,
+                cursor: None,
+            },
+        };
+        let skip_dids = &self.tools.options.skip_dids;
+        let named = self.job.body.dids > 0;
+        let slots = self.job.body.slots;
+        let mut repos = page.repos;
+        repos.retain(|found| {
+            let fresh = self.listed.len() >= MAX_LISTED || self.listed.insert(hash(&found.did));
+            let known = !fresh && (found.unlisted_only || !found.always);
+            let here = slots.is_none_or(|slots| slots.contains(slot_of(&found.did)));
+            !known && here && (named || !skip_dids.contains(&found.did))
+        });
+        let number = self.pages.begin(repos.len(), next.clone());
+        self.units += repos.len();
+        self.unresolved.extend(repos.into_iter().map(|found| Unit {
+            found,
+            page: number,
+            attempts: 0,
+        }));
+        let more = next.source < self.job.body.sources.len();
+        self.job.body.listed = !more;
+        self.next = more.then_some(next);
+    }
+
+    fn finish(&mut self, unit: Unit, fetched: Fetched) {
+        let (tools, plan) = (self.tools.clone(), self.plan.clone());
+        self.steps.spawn(async move {
+            let outcome = unit::finish(&tools, &plan, &unit.found, fetched).await;
+            Step::Finished(unit, outcome)
+        });
+    }
+
+    /// Notes what became of a repository, or tries it again.
+    fn settle(&mut self, mut unit: Unit, outcome: Outcome) {
+        unit.attempts += 1;
+        let options = &self.tools.options;
+        if let Outcome::Failed(failure) = &outcome
+            && failure.again
+            && unit.attempts < options.attempts
+        {
+            let wait = options.retry_wait * 2u32.saturating_pow(unit.attempts - 1);
+            self.steps.spawn(async move {
+                tokio::time::sleep(wait).await;
+                Step::Again(unit)
+            });
+            return;
+        }
+        let retrying = self.job.body.retrying;
+        let (tools, job) = (self.tools.clone(), self.job.id);
+        self.steps.spawn(async move {
+            let counts =
+                unit::note(&tools, job, &unit.found, unit.attempts, outcome, retrying).await;
+            Step::Settled(unit, counts)
+        });
+    }
+
+    /// Saves what may be claimed; at the end waits until all may.
+    async fn save(&mut self, all: bool) -> Result<(), StoreError> {
+        let lag = self.tools.store.sync_lag();
+        let now = Instant::now();
+        let (done, counts) = self.pages.done();
+        if self
+            .trail
+            .back()
+            .is_none_or(|(_, at, counted)| (at, counted) != (done, counts))
+        {
+            self.trail.push_back((now, done.clone(), counts.clone()));
+        }
+        if all {
+            tokio::time::sleep(lag).await;
+        }
+        while let Some((_, done, counts)) = self
+            .trail
+            .pop_front_if(|(when, _, _)| all || *when + lag <= now)
+        {
+            self.job.body.checkpoint = done;
+            self.job.body.counts = counts;
+        }
+        self.job.body.updated = self.tools.clock.now_micros();
+        self.live.show(&self.job, self.pages.counts());
+        self.job.save(&*self.tools.store).await
+    }
+}
+
+impl Job {
+    /// Writes the job over the epoch that was read.
+    pub(super) async fn save(&mut self, store: &dyn crate::store::Store) -> Result<(), StoreError> {
+        let before = self.epoch;
+        self.epoch += 1;
+        match store.put_job(&self.row()?, Some(before)).await? {
+            true => Ok(()),
+            false => Err(StoreError::Lease(format!(
+                "another process changed the job {}: there must be one worker 0",
+                self.id
+            ))),
+        }
+    }
+}
+
+fn hash(did: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(did.as_bytes())
+}
+
+/// The row of a failure that is to be cleared.
+pub(super) fn failure_key(job: u64, did: &str) -> JobFailure {
+    JobFailure {
+        job,
+        did: did.to_owned(),
+        collection: String::new(),
+        body: Vec::new(),
+    }
+}

@@ -1,0 +1,96 @@
+//! What every job works with.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use crate::backfill::snapshot::Budget;
+use crate::clock::Clock;
+use crate::config::{AccountAction, CollectionFilter};
+use crate::fetch::Fetcher;
+use crate::identity::Identities;
+use crate::store::Store;
+
+/// Sizes and choices.
+#[derive(Debug, Clone)]
+pub struct JobOptions {
+    /// What is indexed.
+    pub collections: CollectionFilter,
+    /// Whether JSON is stored beside records.
+    pub json: bool,
+    /// Whether signatures of commits are checked.
+    pub signatures: bool,
+    /// What happens to records of deleted accounts,
+    pub on_deleted: AccountAction,
+    /// and to those of accounts that were taken down.
+    pub on_takedown: AccountAction,
+    /// Origins of the relays, the first one first.
+    pub relays: Vec<String>,
+    /// Jobs at once.
+    pub max_jobs: usize,
+    /// Fetches at once, of one host.
+    pub per_host: usize,
+    /// Requests a second to one host.
+    pub rate: f64,
+    /// How often a repository is tried before it counts as failed.
+    pub attempts: u32,
+    /// Wait after the first failure; doubles.
+    pub retry_wait: Duration,
+    /// Between two repositories that the standing job takes.
+    pub repair_pause: Duration,
+    /// Most bytes of one repository.
+    pub max_repo_bytes: u64,
+    /// Longest time for one repository, from its first byte on.
+    pub repo_time: Duration,
+    /// DIDs that only jobs that name them fetch.
+    pub skip_dids: HashSet<String>,
+    /// Where repositories go that don't fit into memory.
+    pub temp_dir: PathBuf,
+}
+
+/// What every job works with.
+pub struct Tools {
+    /// Where records go.
+    pub store: Arc<dyn Store>,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Outbound HTTP.
+    pub fetcher: Fetcher,
+    /// DID documents.
+    pub identities: Identities,
+    /// Memory of all fetches together.
+    pub budget: Budget,
+    /// Snapshots and removals of one DID run one at a time.
+    pub locks: DidLocks,
+    /// Sizes and choices.
+    pub options: JobOptions,
+}
+
+/// A lock per DID that is being written.
+#[derive(Debug, Default)]
+pub struct DidLocks(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
+
+/// Held while a repository is written.
+pub type DidGuard = tokio::sync::OwnedMutexGuard<()>;
+
+impl DidLocks {
+    /// Waits until nobody else writes this repository.
+    pub async fn lock(&self, did: &str) -> DidGuard {
+        let lock = {
+            let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if locks.len() > 4096 {
+                locks.retain(|_, lock| lock.strong_count() > 0);
+            }
+            match locks.get(did).and_then(Weak::upgrade) {
+                Some(lock) => lock,
+                None => {
+                    let lock = Arc::new(tokio::sync::Mutex::new(()));
+                    locks.insert(did.to_owned(), Arc::downgrade(&lock));
+                    lock
+                }
+            }
+        };
+        lock.lock_owned().await
+    }
+}

@@ -1,0 +1,107 @@
+//! What starts a job by itself: a gap that no relay can serve, and collections that the configuration did not have before.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::gaps;
+use super::manager::Manager;
+use super::model::{Force, JobRequest, JobsError};
+use crate::config::CollectionFilter;
+use crate::ledger;
+use crate::store::{Choice, ChoiceKind, StoreError};
+
+/// How often the ledger is looked at.
+const EVERY: Duration = Duration::from_secs(60);
+/// The first look: soon, but after the first facts.
+const FIRST: Duration = Duration::from_secs(5);
+/// Under which name the collections that were indexed last are kept.
+const INDEXED: &str = "indexed";
+
+impl Manager {
+    /// Starts what has to be started, until the shutdown.
+    pub async fn watch(self: Arc<Self>, shutdown: CancellationToken) -> Result<(), StoreError> {
+        let mut wait = FIRST;
+        loop {
+            let slept = shutdown.run_until_cancelled(tokio::time::sleep(wait)).await;
+            if slept.is_none() {
+                return Ok(());
+            }
+            wait = EVERY;
+            match self.look().await {
+                Ok(()) | Err(JobsError::Store(StoreError::Unavailable(_))) => {}
+                Err(JobsError::Store(error)) => return Err(error),
+                Err(error) => tracing::warn!(%error, "a job that is needed can't be started now"),
+            }
+        }
+    }
+
+    async fn look(&self) -> Result<(), JobsError> {
+        if !gaps::lost(self.ledger(), self.tools()).await?.is_empty() {
+            let request = JobRequest {
+                force: Some(Force::CatchUp),
+                origin: "ledger".to_owned(),
+                ..JobRequest::default()
+            };
+            self.begin(request).await?;
+        }
+        self.look_at_collections().await
+    }
+
+    /// Fetches collections that are indexed since the configuration grew, once every slot's worker writes them.
+    async fn look_at_collections(&self) -> Result<(), JobsError> {
+        let store = &self.tools().store;
+        let now = &self.tools().options.collections;
+        let page = store.choices(ChoiceKind::Mark, INDEXED, None, 1).await?;
+        let before = page.items.first().filter(|mark| mark.name == INDEXED);
+        let before = before.and_then(|mark| serde_json::from_slice::<String>(&mark.body).ok());
+        let grown = match before.as_deref().map(CollectionFilter::parse) {
+            // What was fetched before the first start is nobody's wish.
+            None => false,
+            Some(Ok(before)) if before == *now => return Ok(()),
+            Some(Ok(before)) => !before.covers(now),
+            Some(Err(_)) => true,
+        };
+        if grown {
+            if !self.is_taken_in(now).await? {
+                return Ok(());
+            }
+            let before = CollectionFilter::parse(before.as_deref().unwrap_or_default());
+            let added = now.names().unwrap_or_default().into_iter();
+            let added =
+                added.filter(|name| !before.as_ref().is_ok_and(|before| before.wants(name)));
+            let request = JobRequest {
+                collections: added.collect(),
+                origin: "configuration".to_owned(),
+                ..JobRequest::default()
+            };
+            self.begin(request).await?;
+        }
+        let mark = Choice {
+            kind: ChoiceKind::Mark,
+            name: INDEXED.to_owned(),
+            body: serde_json::to_vec(&now.to_string()).unwrap_or_default(),
+        };
+        Ok(store.put_choice(&mark).await?)
+    }
+
+    /// Whether the owner of every slot has written a fact with these collections: from there on live events bring what is newer
+    /// than a snapshot.
+    async fn is_taken_in(&self, filter: &CollectionFilter) -> Result<bool, StoreError> {
+        let facts = self.tools().store.facts().await?;
+        let wanted = (self.ledger())();
+        let report = ledger::report(
+            &facts,
+            &ledger::Wanted {
+                filter: filter.clone(),
+                ..wanted
+            },
+        );
+        let tails = report.tails.iter();
+        let slots = tails.fold(crate::slot::SlotSet::default(), |all, tail| {
+            all.union(tail.slots)
+        });
+        Ok(slots == crate::slot::SlotSet::ALL)
+    }
+}

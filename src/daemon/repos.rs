@@ -1,0 +1,101 @@
+//! Worker 0's jobs: what fetches whole repositories, put together from the configuration.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::DaemonError;
+use crate::backfill::jobs::{DidLocks, JobOptions, LedgerNow, Manager, Tools};
+use crate::backfill::snapshot::Budget;
+use crate::clock::Clock;
+use crate::config::{Config, RelayUrl};
+use crate::fetch::{FetchOptions, Fetcher};
+use crate::identity::{Identities, IdentityOptions};
+use crate::relay;
+use crate::store::{Store, StoreError};
+
+/// The jobs, on worker 0.
+pub(super) async fn jobs(
+    config: &Config,
+    store: &Arc<dyn Store>,
+    clock: &Arc<dyn Clock>,
+    ledger: LedgerNow,
+) -> Result<Option<Arc<Manager>>, DaemonError> {
+    if config.worker.id != 0 {
+        return Ok(None);
+    }
+    let tools = Arc::new(tools(config, store, clock)?);
+    Ok(Some(Manager::open(tools, ledger).await?))
+}
+
+fn tools(
+    config: &Config,
+    store: &Arc<dyn Store>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Tools, DaemonError> {
+    let relays: Vec<String> = config
+        .relay
+        .urls
+        .iter()
+        .filter_map(RelayUrl::http_origin)
+        .collect();
+    let fetcher = Fetcher::new(&fetch_options(config, &relays))?;
+    let identity = IdentityOptions {
+        plc_url: config.identity.plc_url.clone(),
+        ..IdentityOptions::default()
+    };
+    Ok(Tools {
+        identities: Identities::new(fetcher.clone(), &identity, clock.clone()),
+        fetcher,
+        store: store.clone(),
+        clock: clock.clone(),
+        budget: Budget::new(config.backfill.max_bytes),
+        locks: DidLocks::default(),
+        options: job_options(config, relays),
+    })
+}
+
+fn fetch_options(config: &Config, relays: &[String]) -> FetchOptions {
+    let mut allowed_origins = relays.to_vec();
+    allowed_origins.push(config.identity.plc_url.clone());
+    FetchOptions {
+        allow_private: config.net.allow_private,
+        allowed_origins,
+        ca_file: config.net.ca_file.clone(),
+        user_agent: relay::user_agent(config.backfill.contact.as_deref()),
+        per_host: config.backfill.per_host,
+        per_address: config.backfill.per_host,
+        rate: f64::from(config.backfill.requests_per_second),
+        burst: f64::from(config.backfill.requests_per_second),
+        ..FetchOptions::default()
+    }
+}
+
+fn job_options(config: &Config, relays: Vec<String>) -> JobOptions {
+    let keys = &config.backfill;
+    JobOptions {
+        collections: config.collections.clone(),
+        json: config.store.json,
+        signatures: config.verify.signatures,
+        on_deleted: config.accounts.on_deleted,
+        on_takedown: config.accounts.on_takedown,
+        relays,
+        max_jobs: keys.max_jobs,
+        per_host: keys.per_host,
+        rate: f64::from(keys.requests_per_second),
+        attempts: keys.attempts,
+        retry_wait: keys.retry_wait,
+        repair_pause: keys.repair_pause,
+        max_repo_bytes: keys.max_repo_bytes,
+        repo_time: keys.repo_timeout,
+        skip_dids: keys.skip_dids.iter().cloned().collect(),
+        temp_dir: std::env::temp_dir(),
+    }
+}
+
+/// Works on the jobs until the shutdown.
+pub(super) async fn run(jobs: Arc<Manager>, shutdown: CancellationToken) -> Result<(), StoreError> {
+    let watching = jobs.clone().watch(shutdown.clone());
+    let working = jobs.run(shutdown);
+    tokio::try_join!(watching, working).map(|_| ())
+}
