@@ -88,6 +88,7 @@ fn job_options(config: &Config, relays: Vec<String>) -> JobOptions {
         repair_pause: keys.repair_pause,
         max_repo_bytes: keys.max_repo_bytes,
         repo_time: keys.repo_timeout,
+        repo_idle: keys.repo_idle,
         skip_dids: keys.skip_dids.iter().cloned().collect(),
         temp_dir: std::env::temp_dir(),
     }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -32,8 +31,6 @@ const BATCH_BYTES: usize = 1 << 20;
 const BATCH_WRITES: usize = 2000;
 /// Batches that wait for the store, of one repository.
 const BATCHES: usize = 2;
-/// Longest pause within an answer.
-const IDLE: Duration = Duration::from_secs(60);
 
 /// A repository that was written; the claims are still to be made.
 pub(super) struct Written {
@@ -151,7 +148,7 @@ async fn download(
     let limits = FetchLimits {
         bytes: tools.options.max_repo_bytes,
         time: tools.options.repo_time,
-        idle: IDLE,
+        idle: tools.options.repo_idle,
     };
     let mut body = tools
         .fetcher

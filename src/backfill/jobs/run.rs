@@ -31,6 +31,8 @@ const MAX_FETCHING: usize = 1024;
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// DIDs of which is known that they were listed; those beyond are asked for once more.
 const MAX_LISTED: usize = 4 << 20;
+/// How often a repository waits for a host that is left alone, before it fails with it.
+const MAX_REFUSALS: u32 = 10;
 /// How often a listing is asked for before the job fails.
 const LISTING_ATTEMPTS: u32 = 8;
 
@@ -40,6 +42,8 @@ struct Unit {
     found: Found,
     page: u64,
     attempts: u32,
+    /// How often its host was left alone when its turn came: no attempt of its own.
+    refusals: u32,
 }
 
 /// What ended.
@@ -295,6 +299,7 @@ impl Run {
             found,
             page: number,
             attempts: 0,
+            refusals: 0,
         }));
         let more = next.source < self.job.body.sources.len();
         self.job.body.listed = !more;
@@ -311,24 +316,36 @@ impl Run {
 
     /// Notes what became of a repository, or tries it again.
     fn settle(&mut self, mut unit: Unit, outcome: Outcome) {
-        unit.attempts += 1;
         let options = &self.tools.options;
         if let Outcome::Failed(failure) = &outcome
             && failure.again
-            && unit.attempts < options.attempts
         {
-            let wait = options.retry_wait * 2u32.saturating_pow(unit.attempts - 1);
-            self.steps.spawn(async move {
-                tokio::time::sleep(wait).await;
-                Step::Again(unit)
-            });
-            return;
+            let tried = match failure.is_of_host() {
+                true => &mut unit.refusals,
+                false => &mut unit.attempts,
+            };
+            *tried += 1;
+            let wait = options.retry_wait * 2u32.saturating_pow((*tried - 1).min(6));
+            if unit.attempts < options.attempts && unit.refusals < MAX_REFUSALS {
+                self.steps.spawn(async move {
+                    tokio::time::sleep(wait).await;
+                    Step::Again(unit)
+                });
+                return;
+            }
         }
         let retrying = self.job.body.retrying;
         let (tools, job) = (self.tools.clone(), self.job.id);
         self.steps.spawn(async move {
-            let counts =
-                unit::note(&tools, job, &unit.found, unit.attempts, outcome, retrying).await;
+            let counts = unit::note(
+                &tools,
+                job,
+                &unit.found,
+                unit.attempts.max(1),
+                outcome,
+                retrying,
+            )
+            .await;
             Step::Settled(unit, counts)
         });
     }

@@ -43,6 +43,8 @@ pub struct JobOptions {
     pub max_repo_bytes: u64,
     /// Longest time for one repository, from its first byte on.
     pub repo_time: Duration,
+    /// Longest pause within the answer of a host.
+    pub repo_idle: Duration,
     /// DIDs that only jobs that name them fetch.
     pub skip_dids: HashSet<String>,
     /// Where repositories go that don't fit into memory.

@@ -116,6 +116,11 @@ impl Failure {
         }
     }
 
+    /// Whether nothing was asked, for the host is left alone.
+    pub fn is_of_host(&self) -> bool {
+        self.reason == "backed_off"
+    }
+
     pub fn at(self, host: &str) -> Self {
         Self {
             host: Some(host.to_owned()),
@@ -129,7 +134,7 @@ impl From<FetchError> for Failure {
         let (reason, again) = match &error {
             FetchError::Forbidden(..) => ("forbidden_address", false),
             FetchError::Unreachable { .. } => ("unreachable", true),
-            FetchError::BackedOff(_) => ("unreachable", true),
+            FetchError::BackedOff(_) => ("backed_off", true),
             FetchError::Throttled(_) => ("throttled", false),
             FetchError::TooSlow { .. } => ("too_slow", true),
             FetchError::TooLarge { .. } => ("too_large", false),

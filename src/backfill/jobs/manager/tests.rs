@@ -40,6 +40,7 @@ fn tools(store: &Arc<dyn Store>, collections: &str) -> Arc<Tools> {
             repair_pause: Duration::ZERO,
             max_repo_bytes: 1 << 20,
             repo_time: Duration::from_secs(1),
+            repo_idle: Duration::from_secs(1),
             skip_dids: HashSet::new(),
             temp_dir: std::env::temp_dir(),
         },

@@ -1,0 +1,344 @@
+//! What is held after a job is what the network has.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use penstock::backfill::jobs::{Force, JobRequest, JobStatus, JobType, Jobs};
+use penstock::store::Store;
+use penstock::store::embedded::{EmbeddedOptions, EmbeddedStore};
+use penstock::store::memory::MemoryStore;
+use penstock_loadtest::network::{Expected, Failure, Fault, Network, Options};
+
+use crate::site::{How, MEMORY, Worker, check, expected, held};
+
+fn memory() -> Arc<dyn Store> {
+    Arc::new(MemoryStore::new())
+}
+
+fn everything() -> JobRequest {
+    JobRequest {
+        origin: "api".to_owned(),
+        ..JobRequest::default()
+    }
+}
+
+fn dids(dids: &[String]) -> JobRequest {
+    JobRequest {
+        dids: dids.to_vec(),
+        ..everything()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_sync_holds_all_and_a_second_one_skips_all() {
+    let network = Network::start(Options::default()).unwrap();
+    let store = memory();
+    let worker = Worker::start(&network, &store, &How::default()).await;
+    let first = worker.run(everything()).await;
+    check(&network, &*store).await;
+    let all = network.dids().len() as u64;
+    assert_eq!(first.r#type, JobType::FullSync);
+    assert_eq!((first.processed_repos, first.total_repos), (all, Some(all)));
+    assert_eq!((first.failed_repos, first.skipped_repos), (0, 0));
+    assert!(first.total_records > all);
+    let second = worker.run(everything()).await;
+    assert_eq!((second.skipped_repos, second.total_records), (all, 0));
+    // Edits, deletes and new records while nobody listened, and one that was lost here.
+    let some = network.dids();
+    network.edit(&some[3]).unwrap();
+    network.delete(&some[4]).unwrap();
+    network.create(&some[5]).unwrap();
+    let third = worker.run(everything()).await;
+    assert_eq!((third.skipped_repos, third.failed_repos), (all - 3, 0));
+    check(&network, &*store).await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_fault_fails_its_repository_with_its_reason_and_no_other() {
+    const SCALE: usize = 2_000;
+    let faults = Fault::ALL.iter().filter(|fault| !is_long(**fault));
+    let network = Network::start(Options {
+        hosts: 500,
+        repos: SCALE,
+        records: 8,
+        faults: faults.map(|fault| (*fault, 0.01)).collect(),
+        slow: std::time::Duration::from_secs(1),
+        ..Options::default()
+    })
+    .unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let options = EmbeddedOptions {
+        min_free: 1,
+        ..EmbeddedOptions::new(dir.path().join("store"))
+    };
+    let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(options).unwrap());
+    let mut worker = Worker::start(&network, &store, &How::default()).await;
+    let id = worker.begin(everything()).await;
+    // Killed three times, at a third of what is left each time.
+    for kill in 1..=3 {
+        let some = kill * SCALE as u64 / 5;
+        worker
+            .until(id, |view| {
+                view.processed_repos >= some || view.status.is_over()
+            })
+            .await;
+        worker.kill().await;
+        worker = Worker::start(&network, &store, &How::default()).await;
+    }
+    let view = worker.over(id).await;
+    assert_eq!(view.status, JobStatus::Completed, "{view:?}");
+    check(&network, &*store).await;
+    let failures = worker.failures(id).await;
+    let mut wrong = BTreeMap::new();
+    for did in network.dids() {
+        let wanted = match network.expected(&did) {
+            Some(Expected::Fails(failure)) => reasons(failure),
+            _ => &[],
+        };
+        let found = failures.get(&did).map(String::as_str);
+        if !found.map_or(wanted.is_empty(), |found| wanted.contains(&found)) {
+            wrong.insert(did.clone(), (network.fault(&did), found, wanted));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} of {}: {wrong:#?}",
+        wrong.len(),
+        failures.len()
+    );
+    assert_eq!(view.failed_repos, failures.len() as u64, "{view:?}");
+    assert!(worker.tools.budget.used() <= MEMORY);
+    for host in network.host_stats() {
+        assert!(host.most_at_once <= 9, "{host:?}");
+    }
+    // A retry takes only what failed.
+    let before = worker.tools.clock.now_micros();
+    worker.manager.retry(id).await.unwrap();
+    let again = worker
+        .until(id, |view| view.status == JobStatus::Completed)
+        .await;
+    assert!(
+        before > 0 && again.processed_repos == view.processed_repos,
+        "{again:?}"
+    );
+    assert_eq!(worker.failures(id).await.len(), failures.len());
+    worker.stop().await;
+}
+
+/// Faults that take until a timeout: each has a test of its own.
+fn is_long(fault: Fault) -> bool {
+    matches!(fault, Fault::Endless)
+}
+
+/// The labels under which we may tell a failure.
+fn reasons(failure: Failure) -> &'static [&'static str] {
+    match failure {
+        Failure::Unreachable => &["unreachable", "backed_off"],
+        Failure::TimedOut => &["too_slow", "backed_off"],
+        Failure::Truncated => &["truncated", "backed_off"],
+        Failure::Corrupt => &["bad_cid"],
+        Failure::WrongDid => &["wrong_did"],
+        Failure::BadSignature => &["bad_signature"],
+        Failure::MissingBlock => &["missing_block"],
+        Failure::Hostile => &["bad_car", "too_large", "bad_tree", "too_many_blocks"],
+        Failure::Redirected => &["forbidden_address", "unreachable", "backed_off"],
+        Failure::Server => &["server_error", "backed_off"],
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancelled_job_stops_within_a_second_and_goes_on_by_retry() {
+    let network = Network::start(Options {
+        repos: 40,
+        host_faults: vec![(Fault::Slow, 1.0)],
+        ..Options::default()
+    })
+    .unwrap();
+    let store = memory();
+    let worker = Worker::start(&network, &store, &How::default()).await;
+    let id = worker.begin(everything()).await;
+    worker.until(id, |view| view.waiting_repos > 0).await;
+    let asked = tokio::time::Instant::now();
+    let view = worker.manager.cancel(id).await.unwrap();
+    assert_eq!(view.status, JobStatus::Cancelled, "{view:?}");
+    assert!(asked.elapsed() < std::time::Duration::from_secs(1));
+    worker.manager.retry(id).await.unwrap();
+    let view = worker.over(id).await;
+    assert_eq!(
+        (view.status, view.failed_repos),
+        (JobStatus::Completed, 0),
+        "{view:?}"
+    );
+    check(&network, &*store).await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn named_repositories_are_fetched_although_they_opted_out() {
+    let network = Network::start(Options::default()).unwrap();
+    let store = memory();
+    let all = network.dids();
+    let how = How {
+        skip_dids: [all[7].clone()].into(),
+        ..How::default()
+    };
+    let worker = Worker::start(&network, &store, &how).await;
+    worker.run(everything()).await;
+    assert!(held(&*store, &all[7]).await.is_empty());
+    let job = worker.run(dids(&all[6..8])).await;
+    assert_eq!(
+        (job.r#type, job.processed_repos, job.skipped_repos),
+        (JobType::Repos, 2, 1)
+    );
+    check(&network, &*store).await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forced_full_sync_brings_back_what_was_lost_here() {
+    let network = Network::start(Options::default()).unwrap();
+    let store = memory();
+    let worker = Worker::start(&network, &store, &How::default()).await;
+    worker.run(everything()).await;
+    let did = &network.dids()[0];
+    let repo = store.repo(did).await.unwrap().unwrap();
+    store
+        .remove(penstock::store::Removal {
+            did: did.clone(),
+            scope: penstock::store::Scope::Repo,
+            version: repo.complete.unwrap().version,
+            floor: true,
+        })
+        .await
+        .unwrap();
+    assert!(held(&*store, did).await.is_empty());
+    let forced = JobRequest {
+        force: Some(Force::FullSync),
+        ..everything()
+    };
+    let view = worker.run(forced).await;
+    assert_eq!((view.skipped_repos, view.failed_repos), (0, 0));
+    check(&network, &*store).await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn accounts_that_are_gone_when_a_job_looks_for_them_are_said_and_purged() {
+    let network = Network::start(Options::default()).unwrap();
+    let store = memory();
+    let worker = Worker::start(&network, &store, &How::default()).await;
+    worker.run(everything()).await;
+    let all = network.dids();
+    network.set_fault(&all[1], Some(Fault::Deactivated));
+    network.set_fault(&all[2], Some(Fault::NotThere));
+    network.set_fault(&all[3], Some(Fault::TakenDown));
+    let forced = JobRequest {
+        force: Some(Force::FullSync),
+        ..everything()
+    };
+    let view = worker.run(forced).await;
+    assert_eq!((view.inactive_repos, view.failed_repos), (3, 0), "{view:?}");
+    for (at, status, kept) in [
+        (1, "deactivated", true),
+        (2, "deleted", false),
+        (3, "takendown", true),
+    ] {
+        let repo = store.repo(&all[at]).await.unwrap().unwrap();
+        assert_eq!((repo.active(), repo.status_text()), (false, Some(status)));
+        assert_eq!(!held(&*store, &all[at]).await.is_empty(), kept, "{status}");
+    }
+    // They come back: so does what they hold.
+    for at in 1..=3 {
+        network.set_fault(&all[at], None);
+    }
+    worker.run(dids(&all[1..4])).await;
+    check(&network, &*store).await;
+    for did in &all[1..4] {
+        assert!(store.repo(did).await.unwrap().unwrap().active(), "{did}");
+    }
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_collection_of_all_repositories_is_had_and_kept_current() {
+    let network = Network::start(Options {
+        repos: 30,
+        ..Options::default()
+    })
+    .unwrap();
+    let store = memory();
+    let worker = Worker::start(&network, &store, &How::default()).await;
+    let collection = "app.bsky.feed.post";
+    let request = JobRequest {
+        collections: vec![collection.to_owned()],
+        ..everything()
+    };
+    let of_collection = |records: BTreeMap<String, String>| -> BTreeMap<String, String> {
+        let prefix = format!("{collection}/");
+        records
+            .into_iter()
+            .filter(|(path, _)| path.starts_with(&prefix))
+            .collect()
+    };
+    for _ in 0..2 {
+        let view = worker.run(request.clone()).await;
+        assert_eq!(
+            (view.r#type, view.failed_repos),
+            (JobType::Collection, 0),
+            "{view:?}"
+        );
+        for did in network.dids() {
+            let wanted = of_collection(expected(&network, &did).unwrap());
+            assert_eq!(of_collection(held(&*store, &did).await), wanted, "{did}");
+        }
+        network.dids().iter().for_each(|did| {
+            network.edit(did);
+            network.delete(did);
+        });
+    }
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_window_of_days_brings_what_is_newer_and_removes_nothing() {
+    let network = Network::start(Options {
+        repos: 30,
+        ..Options::default()
+    })
+    .unwrap();
+    let store = memory();
+    let worker = Worker::start(&network, &store, &How::default()).await;
+    let all = network.dids();
+    let changed = network.create(&all[2]).unwrap();
+    let windowed = JobRequest {
+        days: Some(0.01),
+        ..dids(&all)
+    };
+    let view = worker.run(windowed).await;
+    assert_eq!(view.failed_repos, 0, "{view:?}");
+    let now = held(&*store, &all[2]).await;
+    assert_eq!(
+        now.get(&changed.path).map(String::as_str),
+        changed.cid.as_deref()
+    );
+    let whole = expected(&network, &all[2]).unwrap();
+    assert!(
+        now.len() < whole.len(),
+        "only what is newer: {} of {}",
+        now.len(),
+        whole.len()
+    );
+    assert!(
+        store
+            .repo(&all[2])
+            .await
+            .unwrap()
+            .unwrap()
+            .complete
+            .is_none()
+    );
+    worker.run(everything()).await;
+    check(&network, &*store).await;
+    worker.stop().await;
+}
