@@ -14,7 +14,7 @@ use penstock::fetch::{FetchOptions, Fetcher};
 use penstock::identity::{Identities, IdentityOptions};
 use penstock::ledger::Wanted;
 use penstock::slot::SlotSet;
-use penstock::store::{RecordsQuery, Store, StoreError};
+use penstock::store::{Choice, ChoiceKind, RecordsQuery, Store, StoreError};
 use penstock_loadtest::network::{Expected, Network};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -104,10 +104,26 @@ impl Worker {
         }
     }
 
-    /// Ends as by a kill: nothing is saved.
+    /// Ends as by a kill: nothing is saved. What is on its way to the store may still arrive there, but nothing later.
     pub async fn kill(self) {
-        self.running.abort();
-        let _ = self.running.await;
+        let Self {
+            manager,
+            tools,
+            running,
+            ..
+        } = self;
+        running.abort();
+        let _ = running.await;
+        drop(manager);
+        while Arc::strong_count(&tools) > 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let mark = Choice {
+            kind: ChoiceKind::Mark,
+            name: "killed".to_owned(),
+            body: b"0".to_vec(),
+        };
+        tools.store.put_choice(&mark).await.unwrap();
     }
 
     /// Ends as by SIGTERM.

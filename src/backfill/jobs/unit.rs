@@ -16,6 +16,7 @@ use super::record::{Counts, Job};
 use super::repository::{self, Written};
 use super::run::failure_key;
 use super::tools::Tools;
+use crate::config::CollectionFilter;
 use crate::decode::Tid;
 use crate::fetch::FetchError;
 use crate::identity::{IdentityError, SigningKey};
@@ -229,14 +230,19 @@ fn is_known(tools: &Tools, plan: &Plan, listed: Option<Tid>, held: Option<&Repo>
     is_complete(tools, listed, held)
 }
 
-/// Whether a revision is held as a whole already.
+/// Whether a revision is held as a whole already: by a snapshot that is not older, of all that is wanted, with nothing removed
+/// since.
 fn is_complete(tools: &Tools, rev: Tid, held: Option<&Repo>) -> bool {
-    let complete = held.and_then(|repo| repo.complete.as_ref());
-    complete.is_some_and(|complete| {
-        let filter = crate::config::CollectionFilter::parse(&complete.filter);
-        let wide = filter.is_ok_and(|filter| filter.covers(&tools.options.collections));
-        wide && rev <= complete.rev
-    })
+    let Some((held, complete)) = held.and_then(|held| Some((held, held.complete.as_ref()?))) else {
+        return false;
+    };
+    let filter = CollectionFilter::parse(&complete.filter);
+    let wide = filter.is_ok_and(|filter| filter.covers(&tools.options.collections));
+    let removed = held
+        .floors
+        .iter()
+        .any(|floor| floor.version >= complete.version);
+    wide && !removed && held.active() && rev <= complete.rev
 }
 
 /// Asks the host, and writes what it gives.
