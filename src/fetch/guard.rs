@@ -79,7 +79,7 @@ impl Guard {
         };
         let literal = host.trim_start_matches('[').trim_end_matches(']').parse();
         let place = match literal {
-            Ok(address) if private || is_public(address) => Place::Address(address),
+            Ok(address) if is_allowed(address, private, configured) => Place::Address(address),
             Ok(_) => return refuse("the address is not public"),
             Err(_) if host.is_empty() => return refuse("no host"),
             Err(_) => Place::Name(host.to_owned()),
@@ -97,12 +97,27 @@ impl Guard {
 impl Target {
     /// Those of the addresses found for its name that may be connected to.
     pub(super) fn allowed(&self, mut addresses: Vec<IpAddr>) -> Result<Vec<IpAddr>, FetchError> {
-        addresses.retain(|address| self.private || is_public(*address));
+        addresses.retain(|address| is_allowed(*address, self.private, self.configured));
         if addresses.is_empty() {
             let why = "it has no public address";
             return Err(FetchError::forbidden(&self.host, why));
         }
         Ok(addresses)
+    }
+}
+
+/// Link-local addresses are where clouds keep their secrets: only the operator's own word leads there.
+fn is_allowed(address: IpAddr, private: bool, configured: bool) -> bool {
+    configured || is_public(address) || (private && !is_link_local(address))
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => {
+            let inner = address.to_ipv4_mapped();
+            address.is_unicast_link_local() || inner.is_some_and(|inner| inner.is_link_local())
+        }
     }
 }
 
@@ -150,6 +165,18 @@ mod tests {
         guard
             .check(&Url::parse(url).unwrap(), false)
             .map(|target| target.host)
+    }
+
+    #[test]
+    fn link_local_addresses_are_for_the_operator_alone() {
+        let secrets = "http://169.254.169.254";
+        let free = Guard::new(true, &[]).unwrap();
+        for url in [secrets, "http://[fe80::1]/", "http://[::ffff:169.254.1.1]/"] {
+            assert!(verdict(&free, url).is_err(), "{url}");
+        }
+        assert!(verdict(&free, "http://10.0.0.1/").is_ok());
+        let told = Guard::new(false, &[secrets.to_owned()]).unwrap();
+        assert!(verdict(&told, secrets).is_ok());
     }
 
     #[test]

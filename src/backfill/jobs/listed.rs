@@ -90,9 +90,12 @@ pub(super) async fn read(
         false => Some(Vec::new()),
     };
     match records {
-        Some(records) => write(tools, did, collection, latest.rev, records)
-            .await
-            .map(Some),
+        Some(records) => {
+            // With this the repository is one that is held: it is looked at even if no list names it any more.
+            tools.store.put_pds(did, pds).await?;
+            let written = write(tools, did, collection, latest.rev, records).await;
+            written.map(Some)
+        }
         None => Ok(None),
     }
 }
