@@ -146,6 +146,7 @@ impl Daemon {
         command
             .arg("run")
             .env("RELAY_URL", url)
+            .env("PLC_URL", "http://127.0.0.1:1")
             .envs([by.setting()])
             .env("DATA_DIR", data)
             .env("HTTP_LISTEN", listen.to_string())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::DaemonError;
-use crate::backfill::jobs::{DidLocks, JobOptions, LedgerNow, Manager, Tools};
+use crate::backfill::jobs::{DidLocks, JobOptions, LedgerNow, Roster, Tools};
 use crate::backfill::snapshot::Budget;
 use crate::clock::Clock;
 use crate::config::{Config, RelayUrl};
@@ -20,12 +20,12 @@ pub(super) async fn jobs(
     store: &Arc<dyn Store>,
     clock: &Arc<dyn Clock>,
     ledger: LedgerNow,
-) -> Result<Option<Arc<Manager>>, DaemonError> {
+) -> Result<Option<Arc<Roster>>, DaemonError> {
     if config.worker.id != 0 {
         return Ok(None);
     }
     let tools = Arc::new(tools(config, store, clock)?);
-    Ok(Some(Manager::open(tools, ledger).await?))
+    Ok(Some(Roster::open(tools, ledger).await?))
 }
 
 fn tools(
@@ -95,7 +95,7 @@ fn job_options(config: &Config, relays: Vec<String>) -> JobOptions {
 }
 
 /// Works on the jobs until the shutdown.
-pub(super) async fn run(jobs: Arc<Manager>, shutdown: CancellationToken) -> Result<(), StoreError> {
+pub(super) async fn run(jobs: Arc<Roster>, shutdown: CancellationToken) -> Result<(), StoreError> {
     let watching = jobs.clone().watch(shutdown.clone());
     let working = jobs.run(shutdown);
     tokio::try_join!(watching, working).map(|_| ())

@@ -164,6 +164,12 @@ families! {
         "Time of the newest event that the replay has read, in seconds since the epoch";
     REPAIRS_PENDING: Gauge GaugeFamily "repairs_pending" ["reason"]
         "Repairs that wait, by reason";
+    BACKFILL_REPOS: Counter CounterFamily "backfill_repos_total" ["outcome"]
+        "Repositories that jobs were done with, by outcome: done, skipped, inactive, failed";
+    BACKFILL_RECORDS: Counter CounterFamily "backfill_records_total" []
+        "Records that jobs wrote";
+    BACKFILL_JOBS: Gauge GaugeFamily "backfill_jobs" ["status"]
+        "Jobs that are pending or running; the standing one that works repairs off is always running";
     PDS_THROTTLED: Counter CounterFamily "pds_throttled_total" ["reason"]
         "Times that a host made a request wait for its rate limits, by what told how long";
     IDENTITY_CACHE_HITS: Counter CounterFamily "identity_cache_hits_total" []

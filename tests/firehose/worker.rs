@@ -313,6 +313,8 @@ pub fn is_held(facts: &[Fact], from: u64, to: u64) -> bool {
 fn config(urls: &str, dir: &tempfile::TempDir, set: &[&str], id: u16) -> Config {
     let mut settings = vec![
         format!("relay.urls={urls}"),
+        // Nobody is asked about the DIDs of a simulation.
+        "identity.plc_url=http://127.0.0.1:1".to_owned(),
         "relay.start=oldest".to_owned(),
         "relay.backoff_min=1ms".to_owned(),
         "relay.backoff_max=50ms".to_owned(),

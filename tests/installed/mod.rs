@@ -70,6 +70,8 @@ impl Installation {
         }
         installation
             .with("RELAY_URL", relay)
+            // Nobody is asked about the DIDs of a simulation.
+            .with("PLC_URL", "http://127.0.0.1:1")
             .with("PENSTOCK_RELAY__START", "oldest")
             .with("HTTP_LISTEN", "127.0.0.1:0")
             .with("RUST_LOG", "info")

@@ -48,6 +48,7 @@ impl Penstock {
         command
             .env("PENSTOCK_CONFIG", self.home.path().join("penstock.toml"))
             .env("RELAY_URL", &self.relay)
+            .env("PLC_URL", "http://127.0.0.1:1")
             .env("PENSTOCK_RELAY__START", "oldest")
             .env("DATA_DIR", self.data())
             .env("HTTP_LISTEN", "127.0.0.1:0")

@@ -114,7 +114,7 @@ async fn each_fault_fails_its_repository_with_its_reason_and_no_other() {
     }
     // A retry takes only what failed.
     let before = worker.tools.clock.now_micros();
-    worker.manager.retry(id).await.unwrap();
+    worker.roster.retry(id).await.unwrap();
     let again = worker
         .until(id, |view| view.status == JobStatus::Completed)
         .await;
@@ -160,10 +160,10 @@ async fn a_cancelled_job_stops_within_a_second_and_goes_on_by_retry() {
     let id = worker.begin(everything()).await;
     worker.until(id, |view| view.waiting_repos > 0).await;
     let asked = tokio::time::Instant::now();
-    let view = worker.manager.cancel(id).await.unwrap();
+    let view = worker.roster.cancel(id).await.unwrap();
     assert_eq!(view.status, JobStatus::Cancelled, "{view:?}");
     assert!(asked.elapsed() < std::time::Duration::from_secs(1));
-    worker.manager.retry(id).await.unwrap();
+    worker.roster.retry(id).await.unwrap();
     let view = worker.over(id).await;
     assert_eq!(
         (view.status, view.failed_repos),
@@ -249,9 +249,9 @@ async fn accounts_that_are_gone_when_a_job_looks_for_them_are_said_and_purged() 
         assert_eq!(!held(&*store, &all[at]).await.is_empty(), kept, "{status}");
     }
     // They come back: so does what they hold.
-    for at in 1..=3 {
-        network.set_fault(&all[at], None);
-    }
+    all[1..4]
+        .iter()
+        .for_each(|did| network.set_fault(did, None));
     worker.run(dids(&all[1..4])).await;
     check(&network, &*store).await;
     for did in &all[1..4] {

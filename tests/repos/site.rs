@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use penstock::backfill::jobs::{
-    DidLocks, JobOptions, JobRequest, JobStatus, JobView, Jobs, Manager, Started, Tools,
+    DidLocks, JobOptions, JobRequest, JobStatus, JobView, Jobs, Roster, Started, Tools,
 };
 use penstock::backfill::snapshot::Budget;
 use penstock::clock::{Clock, SystemClock};
@@ -24,26 +24,17 @@ pub const MEMORY: u64 = 32 << 20;
 
 /// Worker 0's jobs over a store; dropped, they end as by a kill.
 pub struct Worker {
-    pub manager: Arc<Manager>,
+    pub roster: Arc<Roster>,
     pub tools: Arc<Tools>,
     running: JoinHandle<Result<(), StoreError>>,
     stop: CancellationToken,
 }
 
-/// What a job did, and how.
-#[derive(Clone)]
+/// How the jobs are set up.
+#[derive(Default)]
 pub struct How {
     pub collections: &'static str,
     pub skip_dids: HashSet<String>,
-}
-
-impl Default for How {
-    fn default() -> Self {
-        Self {
-            collections: "",
-            skip_dids: HashSet::new(),
-        }
-    }
 }
 
 impl Worker {
@@ -93,11 +84,11 @@ impl Worker {
             },
         });
         let wanted = Arc::new(|| Wanted::between(SlotSet::ALL));
-        let manager = Manager::open(tools.clone(), wanted).await.unwrap();
+        let roster = Roster::open(tools.clone(), wanted).await.unwrap();
         let stop = CancellationToken::new();
-        let running = tokio::spawn(manager.clone().run(stop.clone()));
+        let running = tokio::spawn(roster.clone().run(stop.clone()));
         Self {
-            manager,
+            roster,
             tools,
             running,
             stop,
@@ -107,14 +98,14 @@ impl Worker {
     /// Ends as by a kill: nothing is saved. What is on its way to the store may still arrive there, but nothing later.
     pub async fn kill(self) {
         let Self {
-            manager,
+            roster,
             tools,
             running,
             ..
         } = self;
         running.abort();
         let _ = running.await;
-        drop(manager);
+        drop(roster);
         while Arc::strong_count(&tools) > 1 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -133,7 +124,7 @@ impl Worker {
     }
 
     pub async fn begin(&self, request: JobRequest) -> u64 {
-        match self.manager.start(request, false).await.unwrap() {
+        match self.roster.start(request, false).await.unwrap() {
             Started::Job(view) => view.id.parse().unwrap(),
             other => panic!("{other:?}"),
         }
@@ -145,7 +136,7 @@ impl Worker {
         loop {
             tick.tick().await;
             assert!(!self.running.is_finished(), "the jobs have ended");
-            let view = self.manager.get(id).await.unwrap();
+            let view = self.roster.get(id).await.unwrap();
             if wanted(&view) {
                 return view;
             }
@@ -170,7 +161,7 @@ impl Worker {
         let mut cursor = None;
         loop {
             let page = self
-                .manager
+                .roster
                 .failures(id, cursor.as_deref(), 100)
                 .await
                 .unwrap();

@@ -1,6 +1,6 @@
 //! Jobs: a backfill asked for by configuration or by an operator, that can be watched, stopped, resumed and believed.
 //!
-//! The [`Manager`] keeps them; a run ([`run`]) takes pages of repositories from a discovery ([`discover`]), each repository goes
+//! The [`Roster`] keeps them; a run ([`run`]) takes pages of repositories from a discovery ([`discover`]), each repository goes
 //! through [`unit`], and what is done moves the checkpoint ([`pages`]). The standing job ([`repairs`]) works off what the streams
 //! could not decide.
 
@@ -9,12 +9,12 @@ mod discover;
 mod estimate;
 mod gaps;
 mod listed;
-mod manager;
 mod model;
 mod pages;
 mod record;
 mod repairs;
 mod repository;
+mod roster;
 mod run;
 mod scope;
 mod single;
@@ -23,9 +23,9 @@ mod triggers;
 mod unit;
 
 pub use gaps::LedgerNow;
-pub use manager::Manager;
 pub use model::{
     CollectionCounts, Estimate, FailureView, Force, JobRequest, JobStatus, JobType, JobView, Jobs,
     JobsError, Stage, Started,
 };
+pub use roster::Roster;
 pub use tools::{DidLocks, JobOptions, Tools};

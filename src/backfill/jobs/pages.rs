@@ -62,7 +62,9 @@ impl Pages {
     }
 
     fn advance(&mut self) {
-        while let Some(open) = self.open.pop_front_if(|open| open.left == 0) {
+        while self.open.front().is_some_and(|open| open.left == 0)
+            && let Some(open) = self.open.pop_front()
+        {
             self.first += 1;
             self.counts.add(&open.counts);
             self.done = open.next;

@@ -10,8 +10,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::discover::{self, DiscoverError, Found, Source};
-use super::manager::{Live, REPAIRS};
 use super::record::{Counts, Job};
+use super::roster::{Live, REPAIRS};
 use super::run::failure_key;
 use super::tools::Tools;
 use super::unit::{self, Failure, FailureBody, Outcome, Plan};

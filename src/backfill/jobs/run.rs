@@ -13,9 +13,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::discover::{self, DiscoverError, Found, FoundPage};
-use super::manager::Live;
 use super::pages::Pages;
 use super::record::{Checkpoint, Counts, Job};
+use super::roster::Live;
 use super::tools::Tools;
 use super::unit::{self, Failure, Fetched, Outcome, Plan};
 use crate::slot::slot_of;
@@ -365,9 +365,9 @@ impl Run {
         if all {
             tokio::time::sleep(lag).await;
         }
-        while let Some((_, done, counts)) = self
-            .trail
-            .pop_front_if(|(when, _, _)| all || *when + lag <= now)
+        let due = |(when, ..): &(Instant, Checkpoint, Counts)| all || *when + lag <= now;
+        while self.trail.front().is_some_and(due)
+            && let Some((_, done, counts)) = self.trail.pop_front()
         {
             self.job.body.checkpoint = done;
             self.job.body.counts = counts;

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::gaps;
-use super::manager::Manager;
-use super::model::{Force, JobRequest, JobsError};
+use super::model::{Force, JobRequest, JobStatus, Jobs, JobsError, Started};
+use super::roster::Roster;
 use crate::config::CollectionFilter;
 use crate::ledger;
 use crate::store::{Choice, ChoiceKind, StoreError};
@@ -16,20 +17,23 @@ use crate::store::{Choice, ChoiceKind, StoreError};
 const EVERY: Duration = Duration::from_secs(60);
 /// The first look: soon, but after the first facts.
 const FIRST: Duration = Duration::from_secs(5);
+/// Between two jobs for the ledger.
+const AGAIN: Duration = Duration::from_secs(600);
 /// Under which name the collections that were indexed last are kept.
 const INDEXED: &str = "indexed";
 
-impl Manager {
+impl Roster {
     /// Starts what has to be started, until the shutdown.
     pub async fn watch(self: Arc<Self>, shutdown: CancellationToken) -> Result<(), StoreError> {
         let mut wait = FIRST;
+        let mut last = None;
         loop {
             let slept = shutdown.run_until_cancelled(tokio::time::sleep(wait)).await;
             if slept.is_none() {
                 return Ok(());
             }
             wait = EVERY;
-            match self.look().await {
+            match self.look(&mut last).await {
                 Ok(()) | Err(JobsError::Store(StoreError::Unavailable(_))) => {}
                 Err(JobsError::Store(error)) => return Err(error),
                 Err(error) => tracing::warn!(%error, "a job that is needed can't be started now"),
@@ -37,16 +41,33 @@ impl Manager {
         }
     }
 
-    async fn look(&self) -> Result<(), JobsError> {
-        if !gaps::lost(self.ledger(), self.tools()).await?.is_empty() {
-            let request = JobRequest {
-                force: Some(Force::CatchUp),
-                origin: "ledger".to_owned(),
-                ..JobRequest::default()
-            };
-            self.begin(request).await?;
+    /// `last`: the job that was started for the ledger last, and when that was tried.
+    async fn look(&self, last: &mut Option<(u64, Instant)>) -> Result<(), JobsError> {
+        let early = last.is_some_and(|(_, tried)| tried.elapsed() < AGAIN);
+        if !early && !gaps::lost(self.ledger(), self.tools()).await?.is_empty() {
+            *last = Some((self.repair_gaps(*last).await?, Instant::now()));
         }
         self.look_at_collections().await
+    }
+
+    /// Starts a job for what no relay can serve, or the last one again where it failed.
+    async fn repair_gaps(&self, last: Option<(u64, Instant)>) -> Result<u64, JobsError> {
+        if let Some((id, _)) = last
+            && self.get(id).await?.status == JobStatus::Failed
+        {
+            self.retry(id).await?;
+            return Ok(id);
+        }
+        let request = JobRequest {
+            force: Some(Force::CatchUp),
+            origin: "ledger".to_owned(),
+            ..JobRequest::default()
+        };
+        match self.begin(request).await? {
+            Started::Job(view) => Ok(view.id.parse().unwrap_or_default()),
+            Started::Running(id) => Ok(id),
+            Started::NotNeeded(_) => Ok(0),
+        }
     }
 
     /// Fetches collections that are indexed since the configuration grew, once every slot's worker writes them.

@@ -24,6 +24,7 @@ use crate::store::{
     JobFailure, Repair, RepairKind, Repo, RepoStatus, SnapshotDone, StatusWrite, StoreError,
     WriteBatch,
 };
+use crate::telemetry::metrics as names;
 
 /// How much older than a gap a revision must be before the gap can't have changed the repository: clocks differ.
 const GAP_MARGIN: u64 = 3_600_000_000;
@@ -501,6 +502,14 @@ pub(super) async fn note(
         }
     };
     counts.processed = 1;
+    let outcome = match &counts {
+        Counts { failed: 1, .. } => "failed",
+        Counts { skipped: 1, .. } => "skipped",
+        Counts { inactive: 1, .. } => "inactive",
+        _ => "done",
+    };
+    names::BACKFILL_REPOS.with([outcome]).increment(1);
+    names::BACKFILL_RECORDS.with([]).increment(counts.records);
     Ok(counts)
 }
 

@@ -22,6 +22,7 @@ use super::unit::FailureBody;
 use crate::decode::syntax;
 use crate::decode::time::format_datetime;
 use crate::store::{Choice, ChoiceKind, JobRow, Page, StoreError};
+use crate::telemetry::metrics as names;
 
 /// The standing job that works the repairs off.
 pub(super) const REPAIRS: u64 = 1;
@@ -71,7 +72,7 @@ impl Live {
 }
 
 /// The jobs.
-pub struct Manager {
+pub struct Roster {
     tools: Arc<Tools>,
     ledger: LedgerNow,
     live: Mutex<HashMap<u64, Arc<Live>>>,
@@ -80,7 +81,7 @@ pub struct Manager {
     wake: Notify,
 }
 
-impl Manager {
+impl Roster {
     /// Reads what was not over when a process ended.
     pub async fn open(tools: Arc<Tools>, ledger: LedgerNow) -> Result<Arc<Self>, StoreError> {
         let mut live = HashMap::new();
@@ -100,15 +101,15 @@ impl Manager {
                 break;
             }
         }
-        let manager = Arc::new(Self {
+        let roster = Arc::new(Self {
             tools,
             ledger,
             live: Mutex::new(live),
             making: tokio::sync::Mutex::new(newest),
             wake: Notify::new(),
         });
-        manager.stand().await?;
-        Ok(manager)
+        roster.stand().await?;
+        Ok(roster)
     }
 
     /// Makes the standing job where there is none.
@@ -163,14 +164,15 @@ impl Manager {
             });
             busy.insert(REPAIRS);
         }
+        self.count();
         loop {
             while busy.len() <= self.tools.options.max_jobs
                 && let Some(live) = self.next(&busy)
             {
-                let (manager, shutdown) = (self.clone(), shutdown.clone());
+                let (roster, shutdown) = (self.clone(), shutdown.clone());
                 let id = live.job().id;
                 busy.insert(id);
-                working.spawn(async move { manager.work(live, shutdown).await.map(|()| id) });
+                working.spawn(async move { roster.work(live, shutdown).await.map(|()| id) });
             }
             tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -185,6 +187,21 @@ impl Manager {
             ended.map_err(|error| StoreError::Failed(format!("a job ended: {error}")))??;
         }
         Ok(())
+    }
+
+    /// Shows how many there are.
+    fn count(&self) {
+        let statuses: Vec<JobStatus> = self
+            .active()
+            .values()
+            .map(|live| live.state().0.body.status)
+            .collect();
+        for status in [JobStatus::Pending, JobStatus::Running] {
+            let jobs = statuses.iter().filter(|of| **of == status).count();
+            names::BACKFILL_JOBS
+                .with([status.as_str()])
+                .set(jobs as f64);
+        }
     }
 
     /// The oldest job that waits.
@@ -241,6 +258,7 @@ impl Manager {
             .get_or_insert(self.tools.clock.now_micros());
         job.save(&*self.tools.store).await?;
         live.show(&job, job.body.counts.clone());
+        self.count();
         tracing::info!(job = job.id, scope = job.body.scope, "a backfill begins");
         let stop = live.cancel.child_token();
         let work = self.fetch(live, job, stop.clone());
@@ -303,6 +321,7 @@ impl Manager {
         );
         live.show(&job, job.body.counts.clone());
         self.active().remove(&job.id);
+        self.count();
         live.over.send_replace(true);
         Ok(())
     }
@@ -340,6 +359,7 @@ impl Manager {
         let live = Arc::new(Live::new(job));
         let view = live.view(now);
         self.active().insert(id, live);
+        self.count();
         self.wake.notify_one();
         Ok(Started::Job(Box::new(view)))
     }
@@ -378,7 +398,7 @@ impl Manager {
 }
 
 #[async_trait]
-impl Jobs for Manager {
+impl Jobs for Roster {
     async fn start(&self, mut request: JobRequest, by_ledger: bool) -> Result<Started, JobsError> {
         self.check(&request)?;
         let unscoped =

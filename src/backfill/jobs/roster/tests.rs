@@ -51,8 +51,8 @@ fn ledger() -> LedgerNow {
     Arc::new(|| Wanted::between(SlotSet::ALL))
 }
 
-async fn manager(store: &Arc<dyn Store>) -> Arc<Manager> {
-    Manager::open(tools(store, ""), ledger()).await.unwrap()
+async fn roster(store: &Arc<dyn Store>) -> Arc<Roster> {
+    Roster::open(tools(store, ""), ledger()).await.unwrap()
 }
 
 fn store() -> Arc<dyn Store> {
@@ -67,8 +67,8 @@ fn of_dids(dids: &[&str]) -> JobRequest {
     }
 }
 
-async fn started(manager: &Manager, request: JobRequest) -> JobView {
-    match manager.start(request, false).await.unwrap() {
+async fn started(roster: &Roster, request: JobRequest) -> JobView {
+    match roster.start(request, false).await.unwrap() {
         Started::Job(view) => *view,
         other => panic!("{other:?}"),
     }
@@ -77,7 +77,7 @@ async fn started(manager: &Manager, request: JobRequest) -> JobView {
 #[tokio::test]
 async fn of_one_scope_there_is_one_job_also_after_a_restart() {
     let store = store();
-    let first = manager(&store).await;
+    let first = roster(&store).await;
     let one = started(&first, of_dids(&["did:web:a.example"])).await;
     let two = started(&first, of_dids(&["did:web:b.example"])).await;
     assert_eq!(
@@ -86,13 +86,13 @@ async fn of_one_scope_there_is_one_job_also_after_a_restart() {
     );
     let id = |view: &JobView| view.id.parse::<u64>().unwrap();
     assert!(id(&one) < id(&two), "{one:?} {two:?}");
-    for manager in [first, manager(&store).await] {
-        let again = manager
+    for roster in [first, roster(&store).await] {
+        let again = roster
             .start(of_dids(&["did:web:a.example"]), false)
             .await
             .unwrap();
         assert_eq!(again, Started::Running(id(&one)));
-        let page = manager.list(None, 10).await.unwrap();
+        let page = roster.list(None, 10).await.unwrap();
         let ids: Vec<&str> = page.items.iter().map(|job| job.id.as_str()).collect();
         assert_eq!(ids, [two.id.as_str(), one.id.as_str(), "1"]);
     }
@@ -101,27 +101,27 @@ async fn of_one_scope_there_is_one_job_also_after_a_restart() {
 #[tokio::test]
 async fn a_job_that_waits_is_cancelled_once() {
     let store = store();
-    let manager = manager(&store).await;
-    let job = started(&manager, of_dids(&["did:web:a.example"])).await;
+    let roster = roster(&store).await;
+    let job = started(&roster, of_dids(&["did:web:a.example"])).await;
     let id = job.id.parse().unwrap();
     // The place is taken: nothing is fetched.
     let shutdown = CancellationToken::new();
-    manager.find(id).unwrap().cancel.cancel();
-    let working = tokio::spawn(manager.clone().run(shutdown.clone()));
+    roster.find(id).unwrap().cancel.cancel();
+    let working = tokio::spawn(roster.clone().run(shutdown.clone()));
     for _ in 0..2 {
-        let view = manager.cancel(id).await.unwrap();
+        let view = roster.cancel(id).await.unwrap();
         assert_eq!(view.status, JobStatus::Cancelled);
     }
     assert!(matches!(
-        manager.cancel(REPAIRS).await,
+        roster.cancel(REPAIRS).await,
         Err(JobsError::Conflict(_))
     ));
     assert!(matches!(
-        manager.cancel(77).await,
+        roster.cancel(77).await,
         Err(JobsError::NotFound(77))
     ));
     // Its scope is free again.
-    started(&manager, of_dids(&["did:web:a.example"])).await;
+    started(&roster, of_dids(&["did:web:a.example"])).await;
     shutdown.cancel();
     working.await.unwrap().unwrap();
 }
@@ -130,12 +130,12 @@ async fn a_job_that_waits_is_cancelled_once() {
 async fn given_dids_are_kept_in_chunks_and_found_again() {
     let store = store();
     let tools = tools(&store, "");
-    let manager = Manager::open(tools.clone(), ledger()).await.unwrap();
+    let roster = Roster::open(tools.clone(), ledger()).await.unwrap();
     let dids: Vec<String> = (0..2_500)
         .map(|n| format!("did:web:n{n}.example"))
         .collect();
     let names: Vec<&str> = dids.iter().map(String::as_str).collect();
-    let job = started(&manager, of_dids(&names)).await;
+    let job = started(&roster, of_dids(&names)).await;
     assert_eq!((job.dids, job.did.as_deref()), (Some(2_500), None));
     let (mut found, mut cursor) = (Vec::new(), None);
     loop {
@@ -155,14 +155,14 @@ async fn given_dids_are_kept_in_chunks_and_found_again() {
 #[tokio::test]
 async fn what_is_not_indexed_is_refused_by_name() {
     let store = store();
-    let manager = Manager::open(tools(&store, "a.b.c"), ledger())
+    let roster = Roster::open(tools(&store, "a.b.c"), ledger())
         .await
         .unwrap();
     let request = JobRequest {
         collections: vec!["a.b.c".to_owned(), "a.b.d".to_owned()],
         ..JobRequest::default()
     };
-    match manager.start(request, false).await {
+    match roster.start(request, false).await {
         Err(JobsError::Invalid { field, message }) => {
             assert_eq!(field, "collection");
             assert!(message.contains("a.b.d"), "{message}");
@@ -174,9 +174,9 @@ async fn what_is_not_indexed_is_refused_by_name() {
 #[tokio::test]
 async fn the_ledger_decides_where_nobody_says_what() {
     let store = store();
-    let manager = manager(&store).await;
+    let roster = roster(&store).await;
     let empty = JobRequest::default();
-    let Started::Job(view) = manager.start(empty.clone(), true).await.unwrap() else {
+    let Started::Job(view) = roster.start(empty.clone(), true).await.unwrap() else {
         panic!("an empty store needs everything");
     };
     assert_eq!(view.force, Some(crate::backfill::jobs::Force::FullSync));
@@ -201,10 +201,10 @@ async fn the_ledger_decides_where_nobody_says_what() {
     });
     store.apply(batch).await.unwrap();
     store.put_facts(&[fact(256, 0, 100)]).await.unwrap();
-    let not_needed = manager.start(empty.clone(), true).await.unwrap();
+    let not_needed = roster.start(empty.clone(), true).await.unwrap();
     assert!(matches!(not_needed, Started::NotNeeded(_)));
     store.put_facts(&[fact(512, 200, 300)]).await.unwrap();
     // The full synchronisation still waits, and has the scope.
-    let again = manager.start(empty, true).await.unwrap();
+    let again = roster.start(empty, true).await.unwrap();
     assert_eq!(again, Started::Running(view.id.parse().unwrap()));
 }
