@@ -16,6 +16,7 @@ use super::run::failure_key;
 use super::tools::Tools;
 use super::unit::{self, Failure, FailureBody, Outcome, Plan};
 use crate::store::{JobFailure, StoreError};
+use crate::telemetry::metrics as names;
 
 /// Repositories that are repaired at once.
 const AT_ONCE: usize = 8;
@@ -191,5 +192,6 @@ async fn later(
         ..failure_key(REPAIRS, &found.did)
     };
     tools.store.put_failures(&[row]).await?;
+    names::BACKFILL_REPOS.with(["failed"]).increment(1);
     Ok(Counts::default())
 }

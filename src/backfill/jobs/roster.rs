@@ -165,6 +165,7 @@ impl Roster {
             busy.insert(REPAIRS);
         }
         self.count();
+        names::BACKFILL_RECORDS.with([]).increment(0);
         loop {
             while busy.len() <= self.tools.options.max_jobs
                 && let Some(live) = self.next(&busy)

@@ -204,7 +204,14 @@ async fn the_ledger_decides_where_nobody_says_what() {
     let not_needed = roster.start(empty.clone(), true).await.unwrap();
     assert!(matches!(not_needed, Started::NotNeeded(_)));
     store.put_facts(&[fact(512, 200, 300)]).await.unwrap();
-    // The full synchronisation still waits, and has the scope.
-    let again = roster.start(empty, true).await.unwrap();
-    assert_eq!(again, Started::Running(view.id.parse().unwrap()));
+    let Started::Job(gap) = roster.start(empty, true).await.unwrap() else {
+        panic!("a gap needs what changed in it");
+    };
+    assert_eq!(
+        (gap.r#type, gap.force),
+        (
+            JobType::CatchUp,
+            Some(crate::backfill::jobs::Force::CatchUp)
+        )
+    );
 }
