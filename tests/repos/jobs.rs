@@ -11,18 +11,18 @@ use penstock_loadtest::network::{Expected, Failure, Fault, Network, Options};
 
 use crate::site::{How, MEMORY, Worker, check, expected, held};
 
-fn memory() -> Arc<dyn Store> {
+pub fn memory() -> Arc<dyn Store> {
     Arc::new(MemoryStore::new())
 }
 
-fn everything() -> JobRequest {
+pub fn everything() -> JobRequest {
     JobRequest {
         origin: "api".to_owned(),
         ..JobRequest::default()
     }
 }
 
-fn dids(dids: &[String]) -> JobRequest {
+pub fn dids(dids: &[String]) -> JobRequest {
     JobRequest {
         dids: dids.to_vec(),
         ..everything()

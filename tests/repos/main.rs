@@ -1,5 +1,6 @@
 //! Jobs that fetch repositories, against a simulated network of hosts, a directory of DIDs and a relay's lists.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod discovery;
 mod jobs;
 mod site;

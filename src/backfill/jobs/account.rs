@@ -6,8 +6,9 @@ use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use super::discover::Found;
+use super::failure::Failure;
 use super::tools::Tools;
-use super::unit::{Failure, Outcome, xrpc};
+use super::unit::{Outcome, xrpc};
 use crate::config::AccountAction;
 use crate::decode::{Cid, Tid};
 use crate::fetch::{FetchError, FetchLimits};

@@ -9,7 +9,9 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::discover::Source;
 use super::estimate;
+use super::failure::FailureBody;
 use super::gaps::{self, LedgerNow};
 use super::model::{
     Estimate, FailureView, JobRequest, JobStatus, JobType, JobView, Jobs, JobsError, Started,
@@ -18,7 +20,6 @@ use super::record::{Checkpoint, Counts, Job, JobBody};
 use super::run::{Ended, Run};
 use super::scope;
 use super::tools::Tools;
-use super::unit::FailureBody;
 use crate::decode::syntax;
 use crate::decode::time::format_datetime;
 use crate::store::{Choice, ChoiceKind, JobRow, Page, StoreError};
@@ -284,7 +285,8 @@ impl Roster {
         mut job: Job,
         stop: CancellationToken,
     ) -> Result<(Job, Ended), StoreError> {
-        if job.body.kind == JobType::CatchUp && !job.body.retrying && !job.body.listed {
+        let taken = job.body.retrying || job.body.listed || !job.body.gaps.is_empty();
+        if job.body.kind == JobType::CatchUp && !taken {
             let ready =
                 gaps::wait_for_replay(&self.ledger, &mut job, live, &self.tools, &stop).await?;
             if !ready {
@@ -295,6 +297,12 @@ impl Roster {
             .run()
             .await?;
         if matches!(ended, Ended::Done) && !job.body.gaps.is_empty() {
+            // Of what is there and was not listed nothing can be claimed.
+            let lost = job.body.lost_hosts.count();
+            if lost > 0 {
+                let message = format!("{lost} hosts did not list their repositories");
+                return Ok((job, Ended::Failed(message)));
+            }
             gaps::close(&self.tools, &job).await?;
             job.body.gaps.clear();
         }
@@ -502,7 +510,8 @@ impl Jobs for Roster {
         let mut job = self.read(id).await?;
         let failures = self.tools.store.failures(id, None, 1).await?;
         let unlisted = job.body.status != JobStatus::Completed;
-        if failures.items.is_empty() && !unlisted {
+        let lost = job.body.lost_hosts.count() > 0;
+        if failures.items.is_empty() && !unlisted && !lost {
             return self.get(id).await;
         }
         if let Some(running) = self.of_scope(&job.body.scope) {
@@ -526,8 +535,13 @@ impl Job {
         let body = &mut self.body;
         body.status = JobStatus::Pending;
         (body.completed, body.error) = (None, None);
-        if !unlisted {
-            body.sources = vec![super::discover::Source::Failures];
+        let lost = body.take_lost_hosts();
+        if unlisted {
+            body.listed &= lost.is_empty();
+            body.sources.extend(lost);
+        } else {
+            body.sources = vec![Source::Failures];
+            body.sources.extend(lost);
             body.checkpoint = Checkpoint::default();
             body.listed = false;
             body.retrying = true;
