@@ -42,6 +42,7 @@ fn tools(
     let fetcher = Fetcher::new(&fetch_options(config, &relays))?;
     let identity = IdentityOptions {
         plc_url: config.identity.plc_url.clone(),
+        entries: config.identity.cache_entries,
         ..IdentityOptions::default()
     };
     Ok(Tools {
@@ -89,6 +90,7 @@ fn job_options(config: &Config, relays: Vec<String>) -> JobOptions {
         max_repo_bytes: keys.max_repo_bytes,
         repo_time: keys.repo_timeout,
         repo_idle: keys.repo_idle,
+        export_above: keys.export_above,
         skip_dids: keys.skip_dids.iter().cloned().collect(),
         temp_dir: std::env::temp_dir(),
     }

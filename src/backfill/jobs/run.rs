@@ -19,6 +19,8 @@ use super::record::{Checkpoint, Counts, Job};
 use super::roster::Live;
 use super::tools::Tools;
 use super::unit::{self, Fetched, Outcome, Plan};
+use crate::fetch::FetchError;
+use crate::identity::Filled;
 use crate::slot::slot_of;
 use crate::store::{JobFailure, StoreError};
 
@@ -26,6 +28,10 @@ use crate::store::{JobFailure, StoreError};
 const MAX_UNITS: usize = 20_000;
 /// Identities that are resolved at once.
 const MAX_RESOLVING: usize = 64;
+/// How long everything waits for the directory's export,
+const FILL_PATIENCE: Duration = Duration::from_secs(600);
+/// and how many identities are resolved at once beside it from then on.
+const RESOLVING_BESIDE: usize = 4;
 /// Repositories that are fetched at once.
 const MAX_FETCHING: usize = 1024;
 /// How often what was done is saved.
@@ -62,6 +68,8 @@ enum Step {
     /// It failed a while ago.
     Again(Unit),
     Settled(Unit, Result<Counts, StoreError>),
+    /// The identities of the directory's export.
+    Filled(Result<Filled, FetchError>),
 }
 
 /// How a run ended.
@@ -101,6 +109,8 @@ pub(super) struct Run {
     listed: HashSet<u64>,
     /// What was done when, until it may be claimed.
     trail: VecDeque<(Instant, Checkpoint, Counts)>,
+    /// Since when the export of the directory is read, while it is.
+    filling: Option<Instant>,
     cancel: CancellationToken,
 }
 
@@ -127,6 +137,7 @@ impl Run {
             listing_failures: 0,
             listed: HashSet::new(),
             trail: VecDeque::new(),
+            filling: None,
             cancel,
         }
     }
@@ -170,7 +181,8 @@ impl Run {
         {
             self.ask(at, Duration::ZERO);
         }
-        while self.resolving < MAX_RESOLVING
+        self.fill_identities();
+        while self.resolving < self.may_resolve()
             && let Some(unit) = self.unresolved.pop_front()
         {
             self.resolving += 1;
@@ -200,6 +212,50 @@ impl Run {
                 let fetched = unit::fetch(&tools, &plan, &unit.found, &target, &cancel).await;
                 Step::Fetched(unit, target, fetched)
             });
+        }
+    }
+
+    /// Has the identities from the directory's export, where they are many.
+    fn fill_identities(&mut self) {
+        let many = self.pages.found() > self.tools.options.export_above;
+        if !many || self.filling.is_some() || !self.tools.identities.is_fill_due() {
+            return;
+        }
+        tracing::info!(
+            job = self.job.id,
+            "the identities are read from the PLC directory's export"
+        );
+        self.filling = Some(Instant::now());
+        let (identities, cancel) = (self.tools.identities.clone(), self.cancel.clone());
+        self.steps
+            .spawn(async move { Step::Filled(identities.fill(&cancel).await) });
+    }
+
+    fn filled(&mut self, filled: Result<Filled, FetchError>) {
+        self.filling = None;
+        let job = self.job.id;
+        match filled {
+            Ok(Filled::All(known)) => tracing::info!(job, known, "the identities were read"),
+            Ok(Filled::Full(known)) => {
+                tracing::warn!(
+                    job,
+                    known,
+                    "the PLC directory has more DIDs than identity.cache_entries: the others are asked for one by one"
+                );
+            }
+            Ok(Filled::NotDue) => {}
+            Err(error) => {
+                tracing::warn!(job, %error, "the PLC directory's export can't be read: DIDs are asked for one by one");
+            }
+        }
+    }
+
+    /// Identities that may be resolved at once: none while they may soon be known all together, but not for ever.
+    fn may_resolve(&self) -> usize {
+        match self.filling {
+            None => MAX_RESOLVING,
+            Some(since) if since.elapsed() < FILL_PATIENCE => 0,
+            Some(_) => RESOLVING_BESIDE,
         }
     }
 
@@ -243,6 +299,7 @@ impl Run {
             }
             Step::Finished(unit, outcome) => self.settle(unit, outcome?),
             Step::Again(unit) => self.unresolved.push_back(unit),
+            Step::Filled(filled) => self.filled(filled),
             Step::Settled(unit, counts) => {
                 self.units -= 1;
                 self.pages.settle(unit.page, &counts?);

@@ -41,6 +41,7 @@ fn tools(store: &Arc<dyn Store>, collections: &str) -> Arc<Tools> {
             max_repo_bytes: 1 << 20,
             repo_time: Duration::from_secs(1),
             repo_idle: Duration::from_secs(1),
+            export_above: u64::MAX,
             skip_dids: HashSet::new(),
             temp_dir: std::env::temp_dir(),
         },
