@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::DaemonError;
@@ -96,9 +97,24 @@ fn job_options(config: &Config, relays: Vec<String>) -> JobOptions {
     }
 }
 
-/// Works on the jobs until the shutdown.
-pub(super) async fn run(jobs: Arc<Roster>, shutdown: CancellationToken) -> Result<(), StoreError> {
+/// Works on the jobs until the shutdown. `identities`: DIDs whose identity changed, as far as this worker's stream told.
+pub(super) async fn run(
+    jobs: Arc<Roster>,
+    mut identities: mpsc::Receiver<String>,
+    shutdown: CancellationToken,
+) -> Result<(), StoreError> {
     let watching = jobs.clone().watch(shutdown.clone());
-    let working = jobs.run(shutdown);
-    tokio::try_join!(watching, working).map(|_| ())
+    let working = jobs.clone().run(shutdown);
+    let work = async { tokio::try_join!(watching, working).map(|_| ()) };
+    tokio::pin!(work);
+    let forgetting = async {
+        while let Some(did) = identities.recv().await {
+            jobs.forget_identity(&did);
+        }
+    };
+    tokio::select! {
+        worked = &mut work => return worked,
+        () = forgetting => {}
+    }
+    work.await
 }

@@ -85,7 +85,11 @@ impl Worker {
                 temp_dir: std::env::temp_dir(),
             },
         });
-        let wanted = Arc::new(|| Wanted::between(SlotSet::ALL));
+        let clock = tools.clock.clone();
+        let wanted = Arc::new(move || Wanted {
+            now: clock.now_micros(),
+            ..Wanted::between(SlotSet::ALL)
+        });
         let roster = Roster::open(tools.clone(), wanted).await.unwrap();
         let stop = CancellationToken::new();
         let running = tokio::spawn(roster.clone().run(stop.clone()));

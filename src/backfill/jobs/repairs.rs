@@ -150,10 +150,11 @@ async fn repair(
             Err(failure) => Outcome::Failed(failure),
         },
     };
-    // What the answer did not satisfy stays, and is asked for again like a failure.
+    // What the answer did not satisfy stays, and is asked for again like a failure. What it asks anew has its own turn.
     let left = tools.store.repairs_of(&found.did).await?;
+    let unanswered = left.iter().any(|repair| found.repairs.contains(repair));
     let outcome = match outcome {
-        Outcome::Done(_) | Outcome::Skipped if !left.is_empty() => {
+        Outcome::Done(_) | Outcome::Skipped if unanswered => {
             let message = "the host answered with a state older than what was announced";
             Outcome::Failed(Failure::new("not_there_yet", message, true))
         }

@@ -144,6 +144,12 @@ impl Roster {
         &self.ledger
     }
 
+    /// The identity of a DID changed: it is asked for anew. A change that nobody tells of, as of another worker's slots, is seen
+    /// once the cached one is due, or when the host that it names says that the account is not there.
+    pub fn forget_identity(&self, did: &str) {
+        self.tools.identities.forget(did);
+    }
+
     fn active(&self) -> MutexGuard<'_, HashMap<u64, Arc<Live>>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -318,6 +324,10 @@ impl Roster {
             Ended::Failed(error) => (JobStatus::Failed, Some(error)),
             Ended::Stopped => (JobStatus::Cancelled, None),
         };
+        if job.body.status == JobStatus::Completed {
+            // All are settled, and that is saved: what failed is told by its rows.
+            self.drop_given(job.id).await?;
+        }
         job.save(&*self.tools.store).await?;
         tracing::info!(
             job = job.id,
@@ -333,6 +343,25 @@ impl Roster {
         self.count();
         live.over.send_replace(true);
         Ok(())
+    }
+
+    /// Removes the DIDs that a job was given.
+    async fn drop_given(&self, job: u64) -> Result<(), StoreError> {
+        let (store, kind) = (&self.tools.store, ChoiceKind::JobDids);
+        let mut cursor = None;
+        loop {
+            let prefix = format!("{job}~");
+            let page = store
+                .choices(kind, &prefix, cursor.as_deref(), PAGE)
+                .await?;
+            for chunk in page.items {
+                store.remove_choice(kind, &chunk.name).await?;
+            }
+            cursor = page.cursor;
+            if cursor.is_none() {
+                return Ok(());
+            }
+        }
     }
 
     /// Starts a job unless one of its scope is not over.

@@ -369,6 +369,7 @@ async fn activate(tools: &Tools, found: &Found, written: &Written) -> Result<(),
             status: None,
         },
         repair_if_stale: None,
+        repair_if_reactivated: None,
     });
     tools.store.apply(batch).await?;
     Ok(())
