@@ -11,18 +11,18 @@ use penstock_loadtest::network::{Expected, Failure, Fault, Network, Options};
 
 use crate::site::{How, MEMORY, Worker, check, expected, held};
 
-fn memory() -> Arc<dyn Store> {
+pub fn memory() -> Arc<dyn Store> {
     Arc::new(MemoryStore::new())
 }
 
-fn everything() -> JobRequest {
+pub fn everything() -> JobRequest {
     JobRequest {
         origin: "api".to_owned(),
         ..JobRequest::default()
     }
 }
 
-fn dids(dids: &[String]) -> JobRequest {
+pub fn dids(dids: &[String]) -> JobRequest {
     JobRequest {
         dids: dids.to_vec(),
         ..everything()
@@ -191,6 +191,12 @@ async fn named_repositories_are_fetched_although_they_opted_out() {
         (job.r#type, job.processed_repos, job.skipped_repos),
         (JobType::Repos, 2, 1)
     );
+    // What it was given is not kept for ever, and is not known of a job over all.
+    let given = store
+        .choices(penstock::store::ChoiceKind::JobDids, "", None, 10)
+        .await;
+    assert_eq!(given.unwrap().items, []);
+    assert_eq!((job.wanted_from, job.covered_from), (None, None));
     check(&network, &*store).await;
     worker.stop().await;
 }
@@ -315,8 +321,22 @@ async fn a_window_of_days_brings_what_is_newer_and_removes_nothing() {
         days: Some(0.01),
         ..dids(&all)
     };
-    let view = worker.run(windowed).await;
+    let before = worker.tools.clock.now_micros();
+    let id = worker.begin(windowed).await;
+    let view = worker.over(id).await;
     assert_eq!(view.failed_repos, 0, "{view:?}");
+    let from = view
+        .wanted_from
+        .unwrap()
+        .parse::<jiff::Timestamp>()
+        .unwrap();
+    let wanted = before - 864_000_000;
+    assert!(
+        (from.as_microsecond() as u64).abs_diff(wanted) < 60_000_000,
+        "{from}"
+    );
+    let covered = view.covered_from.map(|text| text.parse().unwrap());
+    assert_eq!(covered, Some(from));
     let now = held(&*store, &all[2]).await;
     assert_eq!(
         now.get(&changed.path).map(String::as_str),

@@ -1,5 +1,8 @@
 //! Jobs that fetch repositories, against a simulated network of hosts, a directory of DIDs and a relay's lists.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod accounts;
+mod discovery;
 mod jobs;
+mod sequences;
 mod site;

@@ -35,6 +35,7 @@ pub struct Worker {
 pub struct How {
     pub collections: &'static str,
     pub skip_dids: HashSet<String>,
+    pub export_above: Option<u64>,
 }
 
 impl Worker {
@@ -79,11 +80,16 @@ impl Worker {
                 max_repo_bytes: 64 << 20,
                 repo_time: Duration::from_secs(10),
                 repo_idle: Duration::from_secs(4),
+                export_above: how.export_above.unwrap_or(u64::MAX),
                 skip_dids: how.skip_dids.clone(),
                 temp_dir: std::env::temp_dir(),
             },
         });
-        let wanted = Arc::new(|| Wanted::between(SlotSet::ALL));
+        let clock = tools.clock.clone();
+        let wanted = Arc::new(move || Wanted {
+            now: clock.now_micros(),
+            ..Wanted::between(SlotSet::ALL)
+        });
         let roster = Roster::open(tools.clone(), wanted).await.unwrap();
         let stop = CancellationToken::new();
         let running = tokio::spawn(roster.clone().run(stop.clone()));

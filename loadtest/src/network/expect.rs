@@ -57,17 +57,21 @@ impl Network {
         let fault = self.shared.fault(at);
         Some(match fault.map_or(Outcome::Records, Fault::outcome) {
             Outcome::Inactive(status) => Expected::Inactive(status),
-            Outcome::Fails(failure) if !self.is_rescued(at, fault) => Expected::Fails(failure),
+            Outcome::Fails(failure) if !self.is_rescued(at, fault, failure) => {
+                Expected::Fails(failure)
+            }
             _ => self.records(at),
         })
     }
 
-    /// Whether it is had all the same: from a relay with copies, if the DID document can be had; or since there is no record
-    /// whose block could be missing.
-    fn is_rescued(&self, at: usize, fault: Option<Fault>) -> bool {
+    /// Whether it is had all the same: from a relay with copies, if the DID document can be had and the host gives nothing (what
+    /// it gives wrong is its word); or since there is no record whose block could be missing.
+    fn is_rescued(&self, at: usize, fault: Option<Fault>, failure: Failure) -> bool {
         let without_document = fault.is_some_and(Fault::is_of_transport)
             && self.shared.account(at).did.starts_with("did:web:");
-        let copied = self.shared.options.relay_repos == RelayRepos::Serve && !without_document;
+        let copied = self.shared.options.relay_repos == RelayRepos::Serve
+            && !without_document
+            && failure.is_of_host();
         copied || fault == Some(Fault::MissingBlock) && self.shared.built(at).records.is_empty()
     }
 

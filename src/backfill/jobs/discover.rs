@@ -7,10 +7,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use super::hosts::{self, HostPages};
 use super::tools::Tools;
 use crate::decode::{Tid, syntax};
 use crate::fetch::{FetchError, FetchLimits};
-use crate::store::{ChoiceKind, Repair, StoreError};
+use crate::store::{ChoiceKind, Repair, RepairKind, StoreError};
 
 /// Repositories that are asked for at once; more than any server gives.
 const PAGE: usize = 1000;
@@ -39,12 +40,37 @@ pub enum Source {
         /// NSID.
         collection: String,
     },
+    /// `com.atproto.sync.listRepos` of every host that a relay's `listHosts` names.
+    Hosts {
+        /// `https://host[:port]`.
+        relay: String,
+    },
+    /// `com.atproto.sync.listRepos` of one host.
+    Host {
+        /// `host[:port]`.
+        host: String,
+    },
     /// Those that are held, and that nobody listed: their hosts are asked what became of them.
     Held,
     /// What failed in this job.
     Failures,
     /// What waits in `repairs`.
     Repairs,
+}
+
+impl Source {
+    /// What tells the same where a server does not know the method.
+    pub(super) fn fallback(&self) -> Option<Self> {
+        match self {
+            Self::ByCollection { relay, .. } => Some(Self::Relay {
+                relay: relay.clone(),
+            }),
+            Self::Relay { relay } => Some(Self::Hosts {
+                relay: relay.clone(),
+            }),
+            _ => None,
+        }
+    }
 }
 
 /// A repository that was found.
@@ -60,6 +86,15 @@ pub struct Found {
     pub unlisted_only: bool,
     /// The questions that it has to answer.
     pub repairs: Vec<Repair>,
+}
+
+impl Found {
+    /// Whether a relay's copy can answer anything: questions without a version are for the host itself, as are those about the
+    /// account.
+    pub(super) fn may_be_copied(&self) -> bool {
+        let can = |repair: &Repair| repair.version > 0 && repair.kind != RepairKind::Status;
+        self.repairs.is_empty() || self.repairs.iter().any(can)
+    }
 }
 
 /// A page of them.
@@ -85,9 +120,32 @@ pub enum DiscoverError {
         /// What is wrong with it.
         detail: String,
     },
+    /// One of many hosts does not list its repositories; the others may.
+    #[error("{host} does not list its repositories: {error}")]
+    Host {
+        /// `host[:port]`.
+        host: String,
+        /// Why.
+        error: Box<DiscoverError>,
+        /// Where to go on without it; `None`: it was the last one.
+        next: Option<String>,
+        /// Whether another try may help.
+        again: bool,
+    },
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl DiscoverError {
+    /// Whether the server does not know the method.
+    pub(super) fn is_unsupported(&self) -> bool {
+        let Self::Fetch(FetchError::Status { status, name, .. }) = self else {
+            return false;
+        };
+        matches!(status, 404 | 405 | 501)
+            || matches!(name.as_str(), "MethodNotImplemented" | "XRPCNotSupported")
+    }
 }
 
 #[derive(Deserialize)]
@@ -102,30 +160,57 @@ struct ListedRepo {
     rev: Option<String>,
 }
 
-/// The page of a source behind a cursor.
-pub async fn page(
-    tools: &Tools,
+/// Reads pages; knows the hosts that it is at.
+#[derive(Debug, Default)]
+pub struct Lister {
     job: u64,
-    source: &Source,
+    hosts: HostPages,
+}
+
+impl Lister {
+    /// Reads the pages of a job.
+    pub fn new(job: u64) -> Self {
+        Self {
+            job,
+            hosts: HostPages::default(),
+        }
+    }
+
+    /// The page of a source behind a cursor.
+    pub async fn page(
+        &self,
+        tools: &Tools,
+        source: &Source,
+        cursor: Option<&str>,
+        cancel: &CancellationToken,
+    ) -> Result<FoundPage, DiscoverError> {
+        match source {
+            Source::Relay { relay } => repos(tools, relay, cursor, cancel).await,
+            Source::ByCollection { relay, collection } => {
+                let url = format!(
+                    "{relay}/xrpc/com.atproto.sync.listReposByCollection?collection={collection}&limit={PAGE}"
+                );
+                listing(tools, url, cursor, cancel).await
+            }
+            Source::Hosts { relay } => self.hosts.page(tools, relay, cursor, cancel).await,
+            Source::Host { host } => hosts::of_one(tools, host, cursor, cancel).await,
+            Source::Dids => given(tools, self.job, cursor).await,
+            Source::Held => held(tools, cursor).await,
+            Source::Failures => failures(tools, self.job, cursor).await,
+            Source::Repairs => repairs(tools, cursor).await,
+        }
+    }
+}
+
+/// A page of `com.atproto.sync.listRepos` of an origin.
+pub(super) async fn repos(
+    tools: &Tools,
+    origin: &str,
     cursor: Option<&str>,
     cancel: &CancellationToken,
 ) -> Result<FoundPage, DiscoverError> {
-    match source {
-        Source::Relay { relay } => {
-            let url = format!("{relay}/xrpc/com.atproto.sync.listRepos?limit={PAGE}");
-            listing(tools, url, cursor, cancel).await
-        }
-        Source::ByCollection { relay, collection } => {
-            let url = format!(
-                "{relay}/xrpc/com.atproto.sync.listReposByCollection?collection={collection}&limit={PAGE}"
-            );
-            listing(tools, url, cursor, cancel).await
-        }
-        Source::Dids => given(tools, job, cursor).await,
-        Source::Held => held(tools, cursor).await,
-        Source::Failures => failures(tools, job, cursor).await,
-        Source::Repairs => repairs(tools, cursor).await,
-    }
+    let url = format!("{origin}/xrpc/com.atproto.sync.listRepos?limit={PAGE}");
+    listing(tools, url, cursor, cancel).await
 }
 
 async fn listing(

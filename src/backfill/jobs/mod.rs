@@ -7,7 +7,9 @@
 mod account;
 mod discover;
 mod estimate;
+mod failure;
 mod gaps;
+mod hosts;
 mod listed;
 mod model;
 mod pages;

@@ -8,10 +8,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::account;
 use super::discover::Found;
+use super::failure::Failure;
 use super::record::Counts;
 use super::single;
 use super::tools::{DidGuard, Tools};
-use super::unit::{Failure, Plan, Target, counted, xrpc};
+use super::unit::{Plan, Target, counted, xrpc};
 use crate::backfill::snapshot::window::{Decision, Window};
 use crate::backfill::snapshot::{
     CarLimits, CarReader, Leaf, Mode, Snapshot, SnapshotError, SnapshotLimits,
@@ -21,8 +22,8 @@ use crate::decode::{self, Cid, Tid};
 use crate::fetch::{FetchError, FetchLimits};
 use crate::identity::SigningKey;
 use crate::store::{
-    Complete, RecordBody, RecordWrite, RecordsQuery, Repair, RevWrite, Scope, StoreError,
-    WriteBatch, snapshot_version,
+    Complete, RecordBody, RecordWrite, RecordsQuery, Repair, RepairKind, RevWrite, Scope,
+    StoreError, WriteBatch, snapshot_version,
 };
 
 /// A batch goes to the store at so many bytes,
@@ -78,8 +79,11 @@ impl From<SnapshotError> for ReadError {
 impl From<SnapshotError> for Failure {
     fn from(error: SnapshotError) -> Self {
         // A host that sends something else the next time is not unheard of.
-        let again = error.is_ours() || matches!(error, SnapshotError::Truncated);
-        Self::new(error.reason(), error, again)
+        let truncated = matches!(error, SnapshotError::Truncated);
+        Self {
+            elsewhere: truncated,
+            ..Self::new(error.reason(), &error, error.is_ours() || truncated)
+        }
     }
 }
 
@@ -101,6 +105,9 @@ pub(super) async fn read(
     let rev = told_rev(tools, found, target, &snapshot, cancel).await?;
     let guard = tools.locks.lock(&found.did).await;
     let held = tools.store.repo(&found.did).await?.unwrap_or_default();
+    if target.relay.is_some() && held.rev.is_some_and(|held| held > rev) {
+        return Err(older(rev).into());
+    }
     let complete = Complete {
         rev,
         version: snapshot_version(&held, rev),
@@ -128,7 +135,7 @@ pub(super) async fn read(
         repairs,
         was_active: held.active(),
         asked,
-        of_pds: true,
+        of_pds: target.relay.is_none(),
         _guard: guard,
     }))
 }
@@ -141,7 +148,7 @@ async fn download(
     target: &Target,
     cancel: &CancellationToken,
 ) -> Result<Option<Snapshot>, ReadError> {
-    let mut url = xrpc(&target.pds, "getRepo", &found.did);
+    let mut url = xrpc(target.origin(), "getRepo", &found.did);
     if let Some(from) = plan.from.filter(|_| plan.windowed) {
         url.push_str(&format!("&since={}", Tid::new(from, 0)));
     }
@@ -168,7 +175,8 @@ async fn download(
     let opened = Snapshot::open(reader.finish()?, &found.did, now, SnapshotLimits::default());
     match opened {
         Ok(snapshot) => Ok(Some(snapshot)),
-        Err(SnapshotError::RootAbsent(_)) if plan.windowed => Ok(None),
+        // How old a relay's copy is that has nothing newer can't be seen.
+        Err(SnapshotError::RootAbsent(_)) if plan.windowed && target.relay.is_none() => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
@@ -249,9 +257,11 @@ async fn told_rev(
         .held
         .as_ref()
         .and_then(|held| Some((held.rev?, held.commit?)));
-    let wanted = found
+    let contents = found
         .repairs
         .iter()
+        .filter(|repair| repair.kind == RepairKind::Content);
+    let wanted = contents
         .map(|repair| repair.version)
         .max()
         .unwrap_or_default();
@@ -267,6 +277,9 @@ async fn told_rev(
     {
         return Ok(rev.max(own));
     }
+    if target.relay.is_some() {
+        return Err(older(own).into());
+    }
     let latest = account::latest(tools, &found.did, &target.pds, cancel).await;
     let latest = latest.map_err(ReadError::Fetch)?;
     let same = latest.cid == Some(snapshot.commit());
@@ -276,6 +289,12 @@ async fn told_rev(
     } else {
         own
     })
+}
+
+/// A relay's copy that is behind what is held, listed or announced.
+fn older(rev: Tid) -> Failure {
+    let message = format!("the relay's copy, of {rev}, is older than what is known of it");
+    Failure::new("old_copy", message, false)
 }
 
 /// A record that is in the window although its block is absent.

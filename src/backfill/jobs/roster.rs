@@ -9,7 +9,9 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::discover::Source;
 use super::estimate;
+use super::failure::FailureBody;
 use super::gaps::{self, LedgerNow};
 use super::model::{
     Estimate, FailureView, JobRequest, JobStatus, JobType, JobView, Jobs, JobsError, Started,
@@ -18,7 +20,6 @@ use super::record::{Checkpoint, Counts, Job, JobBody};
 use super::run::{Ended, Run};
 use super::scope;
 use super::tools::Tools;
-use super::unit::FailureBody;
 use crate::decode::syntax;
 use crate::decode::time::format_datetime;
 use crate::store::{Choice, ChoiceKind, JobRow, Page, StoreError};
@@ -141,6 +142,12 @@ impl Roster {
 
     pub(super) fn ledger(&self) -> &LedgerNow {
         &self.ledger
+    }
+
+    /// The identity of a DID changed: it is asked for anew. A change that nobody tells of, as of another worker's slots, is seen
+    /// once the cached one is due, or when the host that it names says that the account is not there.
+    pub fn forget_identity(&self, did: &str) {
+        self.tools.identities.forget(did);
     }
 
     fn active(&self) -> MutexGuard<'_, HashMap<u64, Arc<Live>>> {
@@ -284,7 +291,8 @@ impl Roster {
         mut job: Job,
         stop: CancellationToken,
     ) -> Result<(Job, Ended), StoreError> {
-        if job.body.kind == JobType::CatchUp && !job.body.retrying && !job.body.listed {
+        let taken = job.body.retrying || job.body.listed || !job.body.gaps.is_empty();
+        if job.body.kind == JobType::CatchUp && !taken {
             let ready =
                 gaps::wait_for_replay(&self.ledger, &mut job, live, &self.tools, &stop).await?;
             if !ready {
@@ -295,6 +303,12 @@ impl Roster {
             .run()
             .await?;
         if matches!(ended, Ended::Done) && !job.body.gaps.is_empty() {
+            // Of what is there and was not listed nothing can be claimed.
+            let lost = job.body.lost_hosts.count();
+            if lost > 0 {
+                let message = format!("{lost} hosts did not list their repositories");
+                return Ok((job, Ended::Failed(message)));
+            }
             gaps::close(&self.tools, &job).await?;
             job.body.gaps.clear();
         }
@@ -310,6 +324,10 @@ impl Roster {
             Ended::Failed(error) => (JobStatus::Failed, Some(error)),
             Ended::Stopped => (JobStatus::Cancelled, None),
         };
+        if job.body.status == JobStatus::Completed {
+            // All are settled, and that is saved: what failed is told by its rows.
+            self.drop_given(job.id).await?;
+        }
         job.save(&*self.tools.store).await?;
         tracing::info!(
             job = job.id,
@@ -325,6 +343,25 @@ impl Roster {
         self.count();
         live.over.send_replace(true);
         Ok(())
+    }
+
+    /// Removes the DIDs that a job was given.
+    async fn drop_given(&self, job: u64) -> Result<(), StoreError> {
+        let (store, kind) = (&self.tools.store, ChoiceKind::JobDids);
+        let mut cursor = None;
+        loop {
+            let prefix = format!("{job}~");
+            let page = store
+                .choices(kind, &prefix, cursor.as_deref(), PAGE)
+                .await?;
+            for chunk in page.items {
+                store.remove_choice(kind, &chunk.name).await?;
+            }
+            cursor = page.cursor;
+            if cursor.is_none() {
+                return Ok(());
+            }
+        }
     }
 
     /// Starts a job unless one of its scope is not over.
@@ -502,7 +539,8 @@ impl Jobs for Roster {
         let mut job = self.read(id).await?;
         let failures = self.tools.store.failures(id, None, 1).await?;
         let unlisted = job.body.status != JobStatus::Completed;
-        if failures.items.is_empty() && !unlisted {
+        let lost = job.body.lost_hosts.count() > 0;
+        if failures.items.is_empty() && !unlisted && !lost {
             return self.get(id).await;
         }
         if let Some(running) = self.of_scope(&job.body.scope) {
@@ -526,8 +564,13 @@ impl Job {
         let body = &mut self.body;
         body.status = JobStatus::Pending;
         (body.completed, body.error) = (None, None);
-        if !unlisted {
-            body.sources = vec![super::discover::Source::Failures];
+        let lost = body.take_lost_hosts();
+        if unlisted {
+            body.listed &= lost.is_empty();
+            body.sources.extend(lost);
+        } else {
+            body.sources = vec![Source::Failures];
+            body.sources.extend(lost);
             body.checkpoint = Checkpoint::default();
             body.listed = false;
             body.retrying = true;

@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::account::{self, Answer};
 use super::discover::{Found, escaped};
+use super::failure::{Failure, FailureBody};
 use super::listed::{self, ListedCollection};
 use super::model::{CollectionCounts, Force};
 use super::record::{Counts, Job};
@@ -62,7 +62,9 @@ impl Plan {
 pub(super) struct Target {
     /// Origin of its PDS.
     pub pds: Arc<str>,
-    /// Host and port: what limits count by.
+    /// Origin of the relay that is asked in its place.
+    pub relay: Option<Arc<str>>,
+    /// Host and port that are asked: what limits count by.
     pub host: Arc<str>,
     /// The key that signs it.
     pub key: Option<SigningKey>,
@@ -70,17 +72,20 @@ pub(super) struct Target {
     pub held: Option<Repo>,
 }
 
-/// Why a repository could not be had.
-#[derive(Debug, Clone)]
-pub(super) struct Failure {
-    /// A label of few values.
-    pub reason: &'static str,
-    /// What exactly.
-    pub message: String,
-    /// Who was asked.
-    pub host: Option<String>,
-    /// Whether another try may help.
-    pub again: bool,
+impl Target {
+    /// Who is asked.
+    pub fn origin(&self) -> &str {
+        self.relay.as_deref().unwrap_or(&self.pds)
+    }
+
+    /// The copy that a relay has of it.
+    pub fn at_relay(&self, relay: &str) -> Self {
+        Self {
+            relay: Some(Arc::from(relay)),
+            host: host_of(relay),
+            ..self.clone()
+        }
+    }
 }
 
 /// What became of a repository.
@@ -106,74 +111,6 @@ pub(super) enum Fetched {
     Account(Answer),
     /// Nothing newer.
     Unchanged,
-}
-
-impl Failure {
-    pub fn new(reason: &'static str, message: impl ToString, again: bool) -> Self {
-        Self {
-            reason,
-            message: message.to_string(),
-            host: None,
-            again,
-        }
-    }
-
-    /// Whether nothing was asked, for the host is left alone.
-    pub fn is_of_host(&self) -> bool {
-        self.reason == "backed_off"
-    }
-
-    pub fn at(self, host: &str) -> Self {
-        Self {
-            host: Some(host.to_owned()),
-            ..self
-        }
-    }
-}
-
-impl From<FetchError> for Failure {
-    fn from(error: FetchError) -> Self {
-        let (reason, again) = match &error {
-            FetchError::Forbidden(..) => ("forbidden_address", false),
-            FetchError::Unreachable { .. } => ("unreachable", true),
-            FetchError::BackedOff(_) => ("backed_off", true),
-            FetchError::Throttled(_) => ("throttled", false),
-            FetchError::TooSlow { .. } => ("too_slow", true),
-            FetchError::TooLarge { .. } => ("too_large", false),
-            FetchError::Truncated(_) => ("truncated", true),
-            FetchError::Status { status, .. } if *status >= 500 => ("server_error", true),
-            FetchError::Status { .. } => ("refused", false),
-            FetchError::Cancelled => ("cancelled", false),
-        };
-        Self::new(reason, error, again)
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Self::new("store", error, true)
-    }
-}
-
-impl From<IdentityError> for Failure {
-    fn from(error: IdentityError) -> Self {
-        match error {
-            IdentityError::Fetch(did, error) => {
-                let failure = Self::from(error);
-                Self {
-                    reason: match failure.reason {
-                        "refused" | "server_error" | "unreachable" => "identity_unreachable",
-                        reason => reason,
-                    },
-                    message: format!("{did} could not be resolved: {}", failure.message),
-                    ..failure
-                }
-            }
-            IdentityError::NotFound(..) => Self::new("identity_not_found", error, false),
-            IdentityError::Tombstoned(_) => Self::new("tombstoned", error, false),
-            IdentityError::Malformed(..) => Self::new("identity_malformed", error, false),
-        }
-    }
 }
 
 /// Finds the host of a repository, or that nothing has to be fetched.
@@ -208,6 +145,7 @@ pub(super) async fn resolve(
     Ok(Target {
         host: host_of(&pds),
         pds,
+        relay: None,
         key: identity.key,
         held,
     })
@@ -255,6 +193,11 @@ pub(super) async fn fetch(
     cancel: &CancellationToken,
 ) -> Result<Fetched, Failure> {
     let failed = |failure: Failure| failure.at(&target.host);
+    if target.relay.is_some() {
+        return copy(tools, plan, found, target, cancel)
+            .await
+            .map_err(failed);
+    }
     let only_status = !found.repairs.is_empty()
         && found
             .repairs
@@ -311,6 +254,23 @@ pub(super) async fn fetch(
                 .map_err(failed)
         }
         Err(repository::ReadError::Failed(failure)) => Err(failed(failure)),
+    }
+}
+
+/// What a relay has of it. What it says of the account counts for nothing.
+async fn copy(
+    tools: &Tools,
+    plan: &Plan,
+    found: &Found,
+    target: &Target,
+    cancel: &CancellationToken,
+) -> Result<Fetched, Failure> {
+    let asked = tools.clock.now_micros();
+    match repository::read(tools, plan, found, target, asked, cancel).await {
+        Ok(Some(written)) => Ok(Fetched::Repository(written)),
+        Ok(None) => Ok(Fetched::Unchanged),
+        Err(repository::ReadError::Fetch(error)) => Err(error.into()),
+        Err(repository::ReadError::Failed(failure)) => Err(failure),
     }
 }
 
@@ -391,13 +351,13 @@ pub(super) async fn finish(
     Ok(Outcome::Done(written.counts))
 }
 
-/// A host that gives a repository says that the account is active.
+/// A host that gives a repository says that the account is active; a relay's copy says nothing.
 async fn activate(tools: &Tools, found: &Found, written: &Written) -> Result<(), StoreError> {
     let asked_for = found
         .repairs
         .iter()
         .any(|repair| repair.kind == RepairKind::Status);
-    if written.was_active && !asked_for {
+    if !written.of_pds || written.was_active && !asked_for {
         return Ok(());
     }
     let mut batch = WriteBatch::new();
@@ -409,6 +369,7 @@ async fn activate(tools: &Tools, found: &Found, written: &Written) -> Result<(),
             status: None,
         },
         repair_if_stale: None,
+        repair_if_reactivated: None,
     });
     tools.store.apply(batch).await?;
     Ok(())
@@ -429,19 +390,6 @@ async fn clear_answered(tools: &Tools, written: &Written) -> Result<(), StoreErr
         true => Ok(()),
         false => tools.store.clear_repairs(&done).await,
     }
-}
-
-/// What a failure's row holds.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct FailureBody {
-    pub reason: String,
-    pub message: String,
-    pub host: Option<String>,
-    pub attempts: u32,
-    /// Microseconds.
-    pub at: u64,
-    /// When it is tried again by itself (microseconds).
-    pub next: Option<u64>,
 }
 
 /// Writes a failure down, or clears one that was mended; gives what is counted for the repository.

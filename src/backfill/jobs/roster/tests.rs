@@ -1,7 +1,7 @@
 //! What is asked of the jobs, without a network.
 
 use super::*;
-use crate::backfill::jobs::discover::{self, Source};
+use crate::backfill::jobs::discover::{Lister, Source};
 use crate::backfill::jobs::{DidLocks, JobOptions};
 use crate::backfill::snapshot::Budget;
 use crate::clock::{Clock, ManualClock};
@@ -41,6 +41,7 @@ fn tools(store: &Arc<dyn Store>, collections: &str) -> Arc<Tools> {
             max_repo_bytes: 1 << 20,
             repo_time: Duration::from_secs(1),
             repo_idle: Duration::from_secs(1),
+            export_above: u64::MAX,
             skip_dids: HashSet::new(),
             temp_dir: std::env::temp_dir(),
         },
@@ -141,7 +142,9 @@ async fn given_dids_are_kept_in_chunks_and_found_again() {
     loop {
         let id = job.id.parse().unwrap();
         let cancel = CancellationToken::new();
-        let page = discover::page(&tools, id, &Source::Dids, cursor.as_deref(), &cancel).await;
+        let page = Lister::new(id)
+            .page(&tools, &Source::Dids, cursor.as_deref(), &cancel)
+            .await;
         let page = page.unwrap();
         found.extend(page.repos.into_iter().map(|found| found.did));
         cursor = page.next;
