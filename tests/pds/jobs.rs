@@ -167,6 +167,7 @@ pub async fn jobs_bring_what_two_pdses_hold(installation: &Path) {
     assert_eq!(counts(&again), [1, 1, 0, 0], "complete already: {again}");
 
     one_collection(&two, &penstock, alice).await;
+    profiles(&one, &two, &penstock).await;
     listed(&one, &two, &penstock).await;
 
     let full = job(&penstock, &["--force", "full_sync"]).await;
@@ -216,6 +217,19 @@ async fn one_collection(two: &World, penstock: &Penstock, held: &Account) {
         .records
         .retain(|(collection, _), _| collection == NOTE);
     compare::records_agree([&notes, held], penstock, &[]).await;
+}
+
+/// One collection of all: a PDS has no list of who has it.
+async fn profiles(one: &World, two: &World, penstock: &Penstock) {
+    let done = job(penstock, &["--collection", PROFILE]).await;
+    assert_eq!(counts(&done)[2..], [2, 0], "{done}");
+    let mut people: Vec<Account> = active([one, two]).cloned().collect();
+    for account in &mut people {
+        account
+            .records
+            .retain(|(collection, _), _| collection == PROFILE);
+    }
+    compare::records_agree(&people, penstock, &["--collection", PROFILE]).await;
 }
 
 /// A list of DIDs of both PDSes; those who hide or are gone are said to be.

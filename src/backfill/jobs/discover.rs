@@ -14,6 +14,8 @@ use crate::store::{ChoiceKind, Repair, StoreError};
 
 /// Repositories that are asked for at once; more than any server gives.
 const PAGE: usize = 1000;
+/// Begins the cursors of a listing of all repositories that is read instead of one by collection.
+const OF_ALL: &str = "all of them ";
 /// Bounds of one page of a listing.
 pub(super) const LISTING: FetchLimits = FetchLimits {
     bytes: 8 << 20,
@@ -111,21 +113,73 @@ pub async fn page(
     cancel: &CancellationToken,
 ) -> Result<FoundPage, DiscoverError> {
     match source {
-        Source::Relay { relay } => {
-            let url = format!("{relay}/xrpc/com.atproto.sync.listRepos?limit={PAGE}");
-            listing(tools, url, cursor, cancel).await
-        }
+        Source::Relay { relay } => all_of(tools, relay, cursor, cancel).await,
         Source::ByCollection { relay, collection } => {
-            let url = format!(
-                "{relay}/xrpc/com.atproto.sync.listReposByCollection?collection={collection}&limit={PAGE}"
-            );
-            listing(tools, url, cursor, cancel).await
+            by_collection(tools, relay, collection, cursor, cancel).await
         }
         Source::Dids => given(tools, job, cursor).await,
         Source::Held => held(tools, cursor).await,
         Source::Failures => failures(tools, job, cursor).await,
         Source::Repairs => repairs(tools, cursor).await,
     }
+}
+
+async fn all_of(
+    tools: &Tools,
+    relay: &str,
+    cursor: Option<&str>,
+    cancel: &CancellationToken,
+) -> Result<FoundPage, DiscoverError> {
+    let url = format!("{relay}/xrpc/com.atproto.sync.listRepos?limit={PAGE}");
+    listing(tools, url, cursor, cancel).await
+}
+
+/// The repositories with a collection, or all where the server has no such listing: a PDS has none, nor has every relay.
+async fn by_collection(
+    tools: &Tools,
+    relay: &str,
+    collection: &str,
+    cursor: Option<&str>,
+    cancel: &CancellationToken,
+) -> Result<FoundPage, DiscoverError> {
+    if let Some(at) = cursor.and_then(|cursor| cursor.strip_prefix(OF_ALL)) {
+        return of_all(tools, relay, Some(at), cancel).await;
+    }
+    let url = format!(
+        "{relay}/xrpc/com.atproto.sync.listReposByCollection?collection={collection}&limit={PAGE}"
+    );
+    match listing(tools, url, cursor, cancel).await {
+        Err(DiscoverError::Fetch(error)) if cursor.is_none() && is_unknown(&error) => {
+            tracing::warn!(relay, collection, %error, "no list of the repositories with this collection: all are looked at");
+            of_all(tools, relay, None, cancel).await
+        }
+        page => page,
+    }
+}
+
+/// A page of all; its cursor remembers that it is one of another listing.
+async fn of_all(
+    tools: &Tools,
+    relay: &str,
+    cursor: Option<&str>,
+    cancel: &CancellationToken,
+) -> Result<FoundPage, DiscoverError> {
+    let page = all_of(tools, relay, cursor, cancel).await?;
+    Ok(FoundPage {
+        next: page.next.map(|next| format!("{OF_ALL}{next}")),
+        ..page
+    })
+}
+
+/// Whether a server refused the method, however it said so: by 501, 404, by a 400 that names no service, or by asking for a token.
+fn is_unknown(error: &FetchError) -> bool {
+    matches!(
+        error,
+        FetchError::Status {
+            status: 400 | 401 | 404 | 501,
+            ..
+        }
+    )
 }
 
 async fn listing(
