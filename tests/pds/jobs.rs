@@ -1,7 +1,7 @@
 //! Jobs over two real PDSes with one PLC directory, both listed by the daemon, which follows only the first one's stream.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -56,6 +56,13 @@ pub async fn job(penstock: &Penstock, scope: &[&str]) -> Value {
     let args = [&["backfill", "start", "--wait"], scope].concat();
     let id = penstock.lines(&args).await[0].to_string();
     shown(penstock, &id).await
+}
+
+/// A job as the API starts it, once it is over and all went well.
+async fn asked(penstock: &Penstock, body: &Value) -> Value {
+    let begun = penstock.xrpc().post("/admin/backfill", body).await;
+    let begun = begun.expect("a job");
+    shown(penstock, begun["id"].as_str().expect("an id")).await
 }
 
 async fn shown(penstock: &Penstock, id: &str) -> Value {
@@ -276,12 +283,7 @@ pub async fn days_bring_what_is_newer_and_a_purge_is_undone(installation: &Path)
     let purge = [("PENSTOCK_ACCOUNTS__ON_TAKEDOWN", "purge")];
     let penstock = penstock(&one, &two, &purge);
     let daemon = start(&penstock).await;
-    let days = since(start_of_window);
-    let begun = penstock
-        .xrpc()
-        .post("/admin/backfill", &json!({"days": days}));
-    let begun = begun.await.expect("a job");
-    let done = shown(&penstock, begun["id"].as_str().expect("an id")).await;
+    let done = asked(&penstock, &json!({"days": since(start_of_window)})).await;
     assert_eq!(counts(&done), [5, 3, 0, 0], "{done}");
     assert_eq!(done["type"], "window");
     let newer = before.iter().map(|old| newer(two.accounts(), old));
@@ -292,9 +294,7 @@ pub async fn days_bring_what_is_newer_and_a_purge_is_undone(installation: &Path)
     // Each by name: no list is needed, and where nothing is newer the PDS leaves even the root out.
     let dids: Vec<&str> = two.accounts().map(|account| account.did.as_str()).collect();
     let body = json!({"dids": dids, "days": since(start_of_window)});
-    let begun = penstock.xrpc().post("/admin/backfill", &body).await;
-    let begun = begun.expect("a job");
-    let done = shown(&penstock, begun["id"].as_str().expect("an id")).await;
+    let done = asked(&penstock, &body).await;
     assert_eq!(counts(&done), [4, 2, 0, 0], "{done}");
     compare::records_agree(&newer, &penstock, &[]).await;
 
