@@ -56,6 +56,8 @@ pub struct Found {
     pub did: String,
     /// The revision that the listing says, where it does.
     pub rev: Option<Tid>,
+    /// Whether the listing says that the account is not active.
+    pub inactive: bool,
     /// Whether it is to be fetched however complete it is held.
     pub always: bool,
     /// Whether it is fetched only if it was in no listing before.
@@ -102,6 +104,7 @@ struct Listing {
 struct ListedRepo {
     did: String,
     rev: Option<String>,
+    active: Option<bool>,
 }
 
 /// The page of a source behind a cursor.
@@ -212,6 +215,7 @@ async fn listing(
         .filter(|repo| syntax::is_did(&repo.did));
     let repos = repos.map(|repo| Found {
         rev: repo.rev.and_then(|rev| Tid::parse(rev.as_bytes())),
+        inactive: repo.active == Some(false),
         did: repo.did,
         ..Found::default()
     });

@@ -189,7 +189,10 @@ pub(super) async fn resolve(
         .repo(did)
         .await
         .map_err(|error| Outcome::Failed(error.into()))?;
-    if !found.always && !plan.force && is_known(tools, plan, found.rev, held.as_ref()) {
+    // A status changes without a commit.
+    let hidden = found.inactive && held.as_ref().is_some_and(Repo::active);
+    let known = !hidden && is_known(tools, plan, found.rev, held.as_ref());
+    if known && !found.always && !plan.force {
         return Err(Outcome::Skipped);
     }
     let identity = match tools.identities.resolve(did, cancel).await {
