@@ -55,6 +55,14 @@ impl Answer {
         Self::inactive("deleted", asked)
     }
 
+    pub fn active(asked: u64) -> Self {
+        let status = RepoStatus {
+            active: true,
+            status: None,
+        };
+        Self { status, asked }
+    }
+
     fn inactive(status: &str, asked: u64) -> Self {
         Self {
             status: RepoStatus {

@@ -80,6 +80,8 @@ pub struct Found {
     pub did: String,
     /// The revision that the listing says, where it does.
     pub rev: Option<Tid>,
+    /// Whether the listing says that the account is not active.
+    pub inactive: bool,
     /// Whether it is to be fetched however complete it is held.
     pub always: bool,
     /// Whether it is fetched only if it was in no listing before.
@@ -140,11 +142,19 @@ pub enum DiscoverError {
 impl DiscoverError {
     /// Whether the server does not know the method.
     pub(super) fn is_unsupported(&self) -> bool {
-        let Self::Fetch(FetchError::Status { status, name, .. }) = self else {
+        let Self::Fetch(FetchError::Status {
+            status,
+            name,
+            message,
+            ..
+        }) = self
+        else {
             return false;
         };
-        matches!(status, 404 | 405 | 501)
+        // A PDS would pass what it does not know on to a service: it asks for a token, or misses the service's name.
+        matches!(status, 401 | 404 | 405 | 501)
             || matches!(name.as_str(), "MethodNotImplemented" | "XRPCNotSupported")
+            || *status == 400 && message.contains("No service")
     }
 }
 
@@ -158,6 +168,7 @@ struct Listing {
 struct ListedRepo {
     did: String,
     rev: Option<String>,
+    active: Option<bool>,
 }
 
 /// Reads pages; knows the hosts that it is at.
@@ -243,6 +254,7 @@ async fn listing(
         .filter(|repo| syntax::is_did(&repo.did));
     let repos = repos.map(|repo| Found {
         rev: repo.rev.and_then(|rev| Tid::parse(rev.as_bytes())),
+        inactive: repo.active == Some(false),
         did: repo.did,
         ..Found::default()
     });

@@ -56,6 +56,10 @@ struct Checked {
 /// A collection that was written; what is older is still to be removed.
 pub(super) struct ListedCollection {
     pub records: u64,
+    /// Whether the account was shown as active before.
+    pub was_active: bool,
+    /// When the host was asked (microseconds).
+    pub asked: u64,
     removal: Removal,
     _guard: DidGuard,
 }
@@ -66,6 +70,7 @@ pub(super) async fn read(
     did: &str,
     collection: &str,
     target: &Target,
+    asked: u64,
     cancel: &CancellationToken,
 ) -> Result<Option<ListedCollection>, ReadError> {
     let pds = &target.pds;
@@ -93,7 +98,7 @@ pub(super) async fn read(
         Some(records) => {
             // With this the repository is one that is held: it is looked at even if no list names it any more.
             tools.store.put_pds(did, pds).await?;
-            let written = write(tools, did, collection, latest.rev, records).await;
+            let written = write(tools, did, collection, latest.rev, records, asked).await;
             written.map(Some)
         }
         None => Ok(None),
@@ -164,6 +169,7 @@ async fn write(
     collection: &str,
     rev: Tid,
     records: Vec<Checked>,
+    asked: u64,
 ) -> Result<ListedCollection, ReadError> {
     let guard = tools.locks.lock(did).await;
     let held = tools.store.repo(did).await?.unwrap_or_default();
@@ -193,6 +199,8 @@ async fn write(
     }
     Ok(ListedCollection {
         records: records.len() as u64,
+        was_active: held.active(),
+        asked,
         removal: Removal {
             did: did.to_owned(),
             scope: Scope::Collection(collection.to_owned()),

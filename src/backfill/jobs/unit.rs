@@ -126,7 +126,10 @@ pub(super) async fn resolve(
         .repo(did)
         .await
         .map_err(|error| Outcome::Failed(error.into()))?;
-    if !found.always && !plan.force && is_known(tools, plan, found.rev, held.as_ref()) {
+    // A status changes without a commit.
+    let hidden = found.inactive && held.as_ref().is_some_and(Repo::active);
+    let known = !hidden && is_known(tools, plan, found.rev, held.as_ref());
+    if known && !found.always && !plan.force {
         return Err(Outcome::Skipped);
     }
     let identity = match tools.identities.resolve(did, cancel).await {
@@ -198,6 +201,8 @@ pub(super) async fn fetch(
             .await
             .map_err(failed);
     }
+    // What the host says of the account is as old as the first question.
+    let asked = tools.clock.now_micros();
     let only_status = !found.repairs.is_empty()
         && found
             .repairs
@@ -225,31 +230,33 @@ pub(super) async fn fetch(
             }
             Ok(_) => {}
             Err(error) => {
-                return account_error(tools, found, target, error, cancel)
+                return account_error(tools, found, target, error, asked, cancel)
                     .await
                     .map_err(failed);
             }
         }
     }
     if let Some(collection) = plan.collection.as_ref().filter(|_| !plan.windowed) {
-        match listed::read(tools, &found.did, collection, target, cancel).await {
+        match listed::read(tools, &found.did, collection, target, asked, cancel).await {
             Ok(Some(listed)) => return Ok(Fetched::Collection(collection.clone(), listed)),
             // The CAR tells more, or the same better.
             Ok(None) => {}
             Err(listed::ReadError::Fetch(error)) => {
-                return account_error(tools, found, target, error, cancel)
+                return account_error(tools, found, target, error, asked, cancel)
                     .await
                     .map_err(failed);
             }
             Err(listed::ReadError::Store(error)) => return Err(error.into()),
         }
     }
-    let asked = tools.clock.now_micros();
     match repository::read(tools, plan, found, target, asked, cancel).await {
         Ok(Some(written)) => Ok(Fetched::Repository(written)),
+        Ok(None) if target.held.as_ref().is_some_and(|repo| !repo.active()) => {
+            Ok(Fetched::Account(Answer::active(asked)))
+        }
         Ok(None) => Ok(Fetched::Unchanged),
         Err(repository::ReadError::Fetch(error)) => {
-            account_error(tools, found, target, error, cancel)
+            account_error(tools, found, target, error, asked, cancel)
                 .await
                 .map_err(failed)
         }
@@ -280,9 +287,10 @@ async fn account_error(
     found: &Found,
     target: &Target,
     error: FetchError,
+    asked: u64,
     cancel: &CancellationToken,
 ) -> Result<Fetched, Failure> {
-    match Answer::of_error(&error, tools.clock.now_micros()) {
+    match Answer::of_error(&error, asked) {
         Some(answer) => confirmed(tools, found, target, answer, cancel).await,
         None => Err(error.into()),
     }
@@ -330,6 +338,7 @@ pub(super) async fn finish(
         Fetched::Account(answer) => return account::take(tools, found, &answer).await,
         Fetched::Collection(collection, listed) => {
             listed::finish(tools, &listed).await?;
+            activate(tools, found, listed.was_active, listed.asked).await?;
             return Ok(Outcome::Done(counted([(collection, listed.records)])));
         }
         Fetched::Repository(written) => written,
@@ -345,25 +354,35 @@ pub(super) async fn finish(
                 settled: false,
             })
             .await?;
-        activate(tools, found, &written).await?;
+    }
+    // A relay's copy says nothing of the account.
+    if written.of_pds {
+        activate(tools, found, written.was_active, written.asked).await?;
+    }
+    if !plan.windowed {
         clear_answered(tools, &written).await?;
     }
     Ok(Outcome::Done(written.counts))
 }
 
-/// A host that gives a repository says that the account is active; a relay's copy says nothing.
-async fn activate(tools: &Tools, found: &Found, written: &Written) -> Result<(), StoreError> {
+/// A host that gives a repository, or a part of it, says that the account is active.
+async fn activate(
+    tools: &Tools,
+    found: &Found,
+    was_active: bool,
+    asked: u64,
+) -> Result<(), StoreError> {
     let asked_for = found
         .repairs
         .iter()
         .any(|repair| repair.kind == RepairKind::Status);
-    if !written.of_pds || written.was_active && !asked_for {
+    if was_active && !asked_for {
         return Ok(());
     }
     let mut batch = WriteBatch::new();
     batch.put_status(StatusWrite {
         did: found.did.clone(),
-        version: written.asked,
+        version: asked,
         status: RepoStatus {
             active: true,
             status: None,
