@@ -29,7 +29,6 @@ use tokio::sync::Semaphore;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
-use crate::config::CollectionFilter;
 use crate::decode::DecodeOptions;
 use crate::slot::SlotSet;
 use crate::store::{Store, StoreError};
@@ -53,8 +52,6 @@ pub struct PipelineOptions {
     pub batch_age: Duration,
     /// How frames are checked.
     pub decode: DecodeOptions,
-    /// Which collections are stored.
-    pub collections: CollectionFilter,
     /// Whether the JSON of a record is stored beside it.
     pub json: bool,
 }

@@ -100,12 +100,9 @@ fn take(job: &mut Job, gaps: &[Gap], tools: &Tools) {
         .iter()
         .fold(SlotSet::default(), |all, gap| all.union(gap.slots));
     body.slots = Some(slots).filter(|slots| *slots != SlotSet::ALL);
-    body.sources = scope::sources(
-        &body.request,
-        &tools.options.collections,
-        &tools.options.relays,
-    );
-    let filter = tools.options.collections.to_string();
+    let indexed = tools.indexed.now();
+    body.sources = scope::sources(&body.request, &indexed, &tools.options.relays);
+    let filter = indexed.to_string();
     let now = tools.clock.now_micros();
     body.gaps = gaps.iter().map(|gap| fact(gap, &filter, now)).collect();
 }

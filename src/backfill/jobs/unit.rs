@@ -238,7 +238,7 @@ fn is_complete(tools: &Tools, rev: Tid, held: Option<&Repo>) -> bool {
         return false;
     };
     let filter = CollectionFilter::parse(&complete.filter);
-    let wide = filter.is_ok_and(|filter| filter.covers(&tools.options.collections));
+    let wide = filter.is_ok_and(|filter| filter.covers(&tools.indexed.now()));
     let removed = held
         .floors
         .iter()
