@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::trail::Trail;
 use crate::api::{CollectionView, Collections, RemoveOutcome};
-use crate::backfill::jobs::{self, JobRequest, Jobs, JobsError, Roster, Started, Tools};
+use crate::backfill::jobs::{self, JobRequest, JobsError, Roster, Started, Tools};
 use crate::config::CollectionFilter;
 use crate::store::indexed::{Changing, Chosen, Index};
 use crate::store::{ChoiceKind, Page, Store, StoreError};
@@ -127,7 +127,11 @@ impl Choosing {
         if !self.is_out(nsid).await? {
             return Ok(false);
         }
-        tracing::info!(nsid, cursor, "the records of a collection are being removed");
+        tracing::info!(
+            nsid,
+            cursor,
+            "the records of a collection are being removed"
+        );
         let mut done = Trail::new(self.store.sync_lag());
         loop {
             let changing = self.index.lock().await;

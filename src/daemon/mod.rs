@@ -155,7 +155,9 @@ pub async fn run(
         metrics: Arc::new(move || telemetry::metrics::render(&rendering)),
         wanted: wanted.clone(),
         retry: Some(Arc::new(retrier)),
-        jobs: jobs.as_ref().map(|jobs| jobs.roster.clone() as Arc<dyn Jobs>),
+        jobs: jobs
+            .as_ref()
+            .map(|jobs| jobs.roster.clone() as Arc<dyn Jobs>),
         collections: jobs.clone().map(|jobs| jobs as Arc<dyn Collections>),
         worker: config.worker.clone(),
         tokens: tokens(config),

@@ -54,7 +54,10 @@ mod tests {
         assert!(!wants(&facts), "one owner has said nothing");
         facts.push(fact(1, (0, 15), "a.b.c", live));
         facts.push(fact(1, (15, 30), "a.b.c,a.b.d", replay));
-        assert!(!wants(&facts), "what is replayed says nothing of what comes");
+        assert!(
+            !wants(&facts),
+            "what is replayed says nothing of what comes"
+        );
         facts.push(fact(1, (15, 16), "a.b.c,a.b.d", live));
         assert!(wants(&facts));
         facts.push(fact(0, (20, 21), "a.b.c", live));

@@ -2,6 +2,7 @@
 //!
 //! In two steps, so that many frames wait once for the store's sync: [`take_in`] each, then [`release`] all.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Source;

@@ -164,7 +164,11 @@ impl Roster {
         let outlived = |live: &&Arc<Live>| live.state().0.outlived(&indexed).is_some();
         let jobs: Vec<u64> = {
             let active = self.active();
-            active.values().filter(outlived).map(|live| live.state().0.id).collect()
+            active
+                .values()
+                .filter(outlived)
+                .map(|live| live.state().0.id)
+                .collect()
         };
         for id in jobs {
             self.cancel(id).await?;

@@ -208,7 +208,11 @@ impl Reader {
             return Err(Stop::OtherCollections);
         }
         let is_sure = |current: &&Current| current.continuity.is_sure();
-        if !self.current.as_ref().is_some_and(|current| is_sure(&current)) {
+        if !self
+            .current
+            .as_ref()
+            .is_some_and(|current| is_sure(&current))
+        {
             return Ok(());
         }
         self.flush().await;
