@@ -15,7 +15,7 @@ use super::trail::Trail;
 use crate::api::{CollectionView, Collections, RemoveOutcome};
 use crate::backfill::jobs::{self, JobRequest, JobsError, Roster, Started, Tools};
 use crate::config::CollectionFilter;
-use crate::store::indexed::{Changing, Chosen, Index};
+use crate::store::indexed::{Changing, Chosen, Index, note_narrowing};
 use crate::store::{ChoiceKind, Page, Store, StoreError};
 use crate::telemetry::repeated;
 
@@ -288,6 +288,7 @@ impl Collections for Choosing {
             return Ok(RemoveOutcome::Configured);
         }
         let changing = self.index.lock().await;
+        note_narrowing(&*self.store, self.tools.clock.now_micros()).await?;
         match changing.chosen(&*self.store, nsid).await? {
             // It goes on where it is.
             Some(Chosen::Purging { .. }) => {}

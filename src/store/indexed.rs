@@ -73,6 +73,26 @@ impl Chosen {
     }
 }
 
+/// Under which name is kept when a collection was last removed.
+const NARROWED: &str = "narrowed";
+
+/// Notes that a collection is removed now (microseconds): who works over all that is indexed can't claim that collection any more.
+pub async fn note_narrowing(store: &dyn Store, now: u64) -> Result<(), StoreError> {
+    store
+        .put_choice(&Choice {
+            kind: ChoiceKind::Mark,
+            name: NARROWED.to_owned(),
+            body: now.to_string().into_bytes(),
+        })
+        .await
+}
+
+/// When a collection was last removed (microseconds).
+pub async fn narrowed(store: &dyn Store) -> Result<Option<u64>, StoreError> {
+    let row = choice(store, ChoiceKind::Mark, NARROWED).await?;
+    Ok(row.and_then(|row| serde_json::from_slice(&row.body).ok()))
+}
+
 /// One row of a list.
 pub async fn choice(
     store: &dyn Store,
