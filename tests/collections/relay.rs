@@ -58,10 +58,7 @@ impl Relay {
             ("text", path.into()),
             ("$type", "some.test.type".into()),
         ]));
-        let tree = block(&map([
-            ("e", Value::Array(Vec::new())),
-            ("l", Value::Null),
-        ]));
+        let tree = block(&map([("e", Value::Array(Vec::new())), ("l", Value::Null)]));
         let commit = block(&map([
             ("did", did.into()),
             ("rev", rev.to_string().into()),
