@@ -15,6 +15,7 @@ use penstock_loadtest::network::{Expected, Network, Options};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +34,8 @@ pub struct Site {
     pub relay: Relay,
     pub store: Arc<dyn Store>,
     dir: tempfile::TempDir,
+    /// What the daemon runs on: without it, it is as good as killed.
+    runtime: Option<Runtime>,
     running: JoinHandle<Result<(), DaemonError>>,
     stop: CancellationToken,
     collections: &'static str,
@@ -67,6 +70,7 @@ impl Site {
             relay,
             store,
             dir,
+            runtime: None,
             running: tokio::spawn(async { Ok(()) }),
             stop: CancellationToken::new(),
             collections: of,
@@ -80,10 +84,14 @@ impl Site {
         let config = Arc::new(config(self));
         let (store, stop) = (self.store.clone(), CancellationToken::new());
         self.stop = stop.clone();
-        self.running =
-            tokio::spawn(
-                async move { daemon::run(&config, store, Arc::new(SystemClock), stop).await },
-            );
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        self.running = runtime
+            .spawn(async move { daemon::run(&config, store, Arc::new(SystemClock), stop).await });
+        self.runtime = Some(runtime);
         self.until("the daemon is ready", async |site| {
             site.try_call("GET", "/readyz", None)
                 .await
@@ -94,13 +102,17 @@ impl Site {
 
     /// Ends it as by a kill: nothing is saved.
     pub async fn kill(&mut self) {
+        let runtime = self.runtime.take();
+        tokio::task::spawn_blocking(move || drop(runtime))
+            .await
+            .unwrap();
         self.running.abort();
-        let _ = (&mut self.running).await;
     }
 
     pub async fn stop(mut self) {
         self.stop.cancel();
         (&mut self.running).await.unwrap().unwrap();
+        self.kill().await;
     }
 
     /// Waits for a condition, while the stream goes on.
@@ -130,7 +142,7 @@ impl Site {
 
     /// Waits until a frame is in the ledger.
     pub async fn until_seq(&self, seq: u64) {
-        self.until("a number is held", async |site| {
+        self.until_with_ticks("a number is held", async |site| {
             let facts = site.store.facts().await.unwrap();
             facts.iter().any(|fact| fact.to_seq >= seq)
         })
@@ -278,6 +290,14 @@ impl Site {
         }
         assert!(!all.is_empty());
         all
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

@@ -41,8 +41,7 @@ async fn added_purged_and_added_again(mut site: Site) {
     let (after, kept) = path(&dids[0], "after");
     site.until_likes_are(true).await;
     site.create(&dids[0], &after).await;
-    let done = site.completed(&job).await;
-    assert_eq!(done["total_repos"], dids.len());
+    site.completed(&job).await;
     let mut wanted = site.published(LIKE);
     wanted.insert(kept.clone());
     assert_eq!(site.held(LIKE).await, wanted);
