@@ -89,8 +89,14 @@ pub trait Collections: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Page<CollectionView>, StoreError>;
 
-    /// Indexes a collection; with `backfill`, a job fetches its past: the id of that job. One that is indexed stays so.
-    async fn add(&self, nsid: &str, backfill: bool) -> Result<Option<u64>, StoreError>;
+    /// Indexes a collection; with `backfill`, a job of this origin fetches its past: the id of that job.
+    /// One that is indexed stays so.
+    async fn add(
+        &self,
+        nsid: &str,
+        backfill: bool,
+        origin: &str,
+    ) -> Result<Option<u64>, StoreError>;
 
     /// Indexes a collection no more, and with `purge` removes its records. One that is not indexed stays so.
     async fn remove(&self, nsid: &str, purge: bool) -> Result<RemoveOutcome, StoreError>;
@@ -108,10 +114,12 @@ pub enum RemoveOutcome {
 /// A collection that is indexed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct CollectionView {
-    /// Its name, or a pattern of the configuration such as `app.bsky.*`.
+    /// Its name, or a pattern of the configuration such as `app.bsky.*`, or `*` where that has all.
     pub nsid: String,
     /// Whether the configuration names it.
     pub configured: bool,
+    /// Whether it is indexed no more, and its records are still being removed.
+    pub purging: bool,
 }
 
 /// The body of `POST /admin/collections`.
@@ -198,7 +206,7 @@ async fn add(
     let request: AddCollection = serde_json::from_slice(&body)
         .map_err(|error| ApiError::invalid(format!("{wanted}: {error}")))?;
     check_nsid("nsid", &request.nsid)?;
-    index(&state, request.nsid, request.backfill).await
+    index(&state, request.nsid, request.backfill, "collections").await
 }
 
 async fn add_lexicon(
@@ -209,7 +217,7 @@ async fn add_lexicon(
     let request: AddLexicon = serde_json::from_slice(&body)
         .map_err(|error| ApiError::invalid(format!("{wanted}: {error}")))?;
     let nsid = record_of(&request.lexicon)?;
-    index(&state, nsid, request.backfill).await
+    index(&state, nsid, request.backfill, "lexicons").await
 }
 
 /// The collection of a lexicon, which must be one of records.
@@ -232,8 +240,13 @@ fn record_of(lexicon: &Map<String, Value>) -> Result<String, ApiError> {
     Ok(nsid)
 }
 
-async fn index(state: &ApiState, nsid: String, backfill: bool) -> Result<Json<Added>, ApiError> {
-    let job = collections(state)?.add(&nsid, backfill).await;
+async fn index(
+    state: &ApiState,
+    nsid: String,
+    backfill: bool,
+    origin: &str,
+) -> Result<Json<Added>, ApiError> {
+    let job = collections(state)?.add(&nsid, backfill, origin).await;
     let job = job.map_err(ApiError::store)?.map(|id| id.to_string());
     Ok(Json(Added { nsid, job }))
 }

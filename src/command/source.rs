@@ -18,6 +18,7 @@ use crate::api::{ApiState, DaemonStatus, MAX_LIMIT, Tokens, router, server};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::daemon::{self, Retrier};
+use crate::store::indexed::Index;
 use crate::store::{Store, StoreError};
 
 /// Output goes to the terminal or pipe in pieces of this size.
@@ -42,12 +43,18 @@ impl Source {
         }
         let store = open_store(config, socket).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let index = Index::read(&config.collections, &*store).await?;
         let client = Client::local(router(ApiState {
             store: store.clone(),
             status: Arc::new(NoDaemon),
             metrics: Arc::new(String::new),
-            wanted: daemon::wanted(config, &clock),
-            retry: Some(Arc::new(Retrier::new(store.clone(), clock, config))),
+            wanted: daemon::wanted(config, &clock, index.indexed()),
+            retry: Some(Arc::new(Retrier::new(
+                store.clone(),
+                clock,
+                config,
+                index.indexed(),
+            ))),
             jobs: None,
             collections: None,
             worker: config.worker.clone(),

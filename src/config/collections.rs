@@ -28,12 +28,17 @@ impl CollectionFilter {
 
     /// A filter from NSIDs and prefixes such as `app.bsky.*`; the error is the entry that is neither.
     pub fn new<'a>(entries: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
+        let filter = Self::read(entries)?;
+        match filter.is_full() {
+            true => Err(format!("more than {MAX_ENTRIES} entries")),
+            false => Ok(filter),
+        }
+    }
+
+    fn read<'a>(entries: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
         let mut names = Vec::new();
         let mut prefixes = Vec::new();
-        for (at, entry) in entries.into_iter().enumerate() {
-            if at >= MAX_ENTRIES {
-                return Err(format!("more than {MAX_ENTRIES} entries"));
-            }
+        for entry in entries {
             match entry.strip_suffix('*') {
                 Some(prefix) if is_prefix(prefix) => prefixes.push(prefix),
                 None if is_nsid(entry) => names.push(entry),
@@ -43,11 +48,27 @@ impl CollectionFilter {
         Ok(Self::canonical(names, prefixes))
     }
 
+    /// Whether it has more entries than one filter should: each fact of the ledger carries them all.
+    pub fn is_full(&self) -> bool {
+        self.names.len() + self.prefixes.len() > MAX_ENTRIES
+    }
+
+    /// What is wanted here, and this collection too; `None`: it is no NSID.
+    pub fn with(&self, nsid: &str) -> Option<Self> {
+        if self.wants(nsid) {
+            return Some(self.clone());
+        }
+        let at = self.names.partition_point(|name| **name < *nsid);
+        let mut grown = self.clone();
+        grown.names.insert(at, nsid.into());
+        is_nsid(nsid).then_some(grown)
+    }
+
     /// Reads the canonical spelling, as facts carry it; the error is the entry that is none.
     pub fn parse(text: &str) -> Result<Self, String> {
         match text {
             "" => Ok(Self::ALL),
-            text => Self::new(text.split(',')),
+            text => Self::read(text.split(',')),
         }
     }
 
@@ -80,6 +101,15 @@ impl CollectionFilter {
         only_names.then(|| self.names.iter().map(|name| name.to_string()).collect())
     }
 
+    /// Its NSIDs and prefixes, sorted; none where all is wanted.
+    pub fn entries(&self) -> Vec<String> {
+        let names = self.names.iter().map(|name| name.to_string());
+        let prefixes = self.prefixes.iter().map(|prefix| format!("{prefix}*"));
+        let mut entries: Vec<String> = names.chain(prefixes).collect();
+        entries.sort_unstable();
+        entries
+    }
+
     /// Whether everything is wanted.
     pub fn is_all(&self) -> bool {
         self.names.is_empty() && self.prefixes.is_empty()
@@ -102,11 +132,7 @@ impl CollectionFilter {
 /// The canonical spelling: sorted, comma separated; empty for all.
 impl fmt::Display for CollectionFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = self.names.iter().map(|name| name.to_string());
-        let prefixes = self.prefixes.iter().map(|prefix| format!("{prefix}*"));
-        let mut entries: Vec<String> = names.chain(prefixes).collect();
-        entries.sort_unstable();
-        f.write_str(&entries.join(","))
+        f.write_str(&self.entries().join(","))
     }
 }
 
@@ -202,6 +228,22 @@ mod tests {
         ] {
             assert!(!covers(own, other), "{own:?} {other:?}");
         }
+    }
+
+    #[test]
+    fn a_filter_grows_by_names() {
+        let grown = |own: &str, nsid: &str| CollectionFilter::parse(own).unwrap().with(nsid);
+        for (own, nsid, both) in [
+            ("", "a.b.c", ""),
+            ("b.c.d,x.y.*", "a.b.c", "a.b.c,b.c.d,x.y.*"),
+            ("b.c.d,x.y.*", "x.y.z", "b.c.d,x.y.*"),
+            ("b.c.d", "c.d.e", "b.c.d,c.d.e"),
+            ("b.c.d", "b.c.d", "b.c.d"),
+        ] {
+            let wanted = CollectionFilter::parse(both).unwrap();
+            assert_eq!(grown(own, nsid), Some(wanted), "{own:?} {nsid:?}");
+        }
+        assert_eq!(grown("b.c.d", "a"), None);
     }
 
     #[test]

@@ -9,9 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::status::Status;
 use super::trail::Trail;
-use crate::api::DaemonStatus;
+use crate::api::{DaemonStatus, WantedNow};
 use crate::clock::Clock;
-use crate::config::Config;
 use crate::ledger::{self, Wanted};
 use crate::pipeline::{Depth, Point, Progress};
 use crate::slot::SlotSet;
@@ -33,7 +32,7 @@ pub(crate) struct Gauges {
     status: Arc<Status>,
     progress: watch::Receiver<Arc<Progress>>,
     clock: Arc<dyn Clock>,
-    config: Config,
+    wanted: WantedNow,
     slots: SlotSet,
     reasons: Vec<String>,
     watermarks: Trail<Option<Point>>,
@@ -48,7 +47,7 @@ impl Gauges {
         status: Arc<Status>,
         progress: watch::Receiver<Arc<Progress>>,
         clock: Arc<dyn Clock>,
-        config: &Config,
+        wanted: WantedNow,
         slots: SlotSet,
         rendering: PrometheusHandle,
     ) -> Self {
@@ -58,7 +57,7 @@ impl Gauges {
             status,
             progress,
             clock,
-            config: config.clone(),
+            wanted,
             slots,
             reasons: Vec::new(),
             watermarks,
@@ -170,7 +169,10 @@ impl Gauges {
     }
 
     async fn missing(&self) -> Result<(), StoreError> {
-        let wanted = Wanted::configured(&self.config, self.slots, self.clock.now_micros());
+        let wanted = Wanted {
+            slots: self.slots,
+            ..(self.wanted)()
+        };
         let gaps = ledger::gaps(&self.store.facts().await?, &wanted);
         let micros = ledger::missing_micros(gaps.iter());
         names::LEDGER_MISSING

@@ -2,6 +2,7 @@
 //!
 //! Read [`run`] top to bottom: it is the way of a frame, then the way out.
 
+mod collections;
 mod gauges;
 mod merging;
 mod metrics;
@@ -26,16 +27,17 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, ApiState, Tokens, UnixSocket, WantedNow};
+use crate::api::{self, ApiState, Collections, Tokens, UnixSocket, WantedNow};
 use crate::backfill::jobs::Jobs;
 use crate::clock::Clock;
-use crate::config::{Config, LiveStart, VerifyCids};
+use crate::config::{CollectionFilter, Config, LiveStart, VerifyCids};
 use crate::decode::{DecodeOptions, Verify};
 use crate::fetch::SetupError;
 use crate::ledger::Wanted;
 use crate::pipeline::{FaultLimits, Pipeline, PipelineOptions, Stream};
 use crate::relay::{self, RelayError, RelayOptions, Subscription};
 use crate::slot::SlotSet;
+use crate::store::indexed::Indexed;
 use crate::store::{Store, StoreError};
 use crate::telemetry;
 use gauges::Gauges;
@@ -103,6 +105,11 @@ pub async fn run(
     telemetry::metrics::set_worker(&config.worker);
     let status = Arc::new(Status::default());
 
+    let Some(index) = collections::index(&config.collections, &*store, &stop).await? else {
+        return Ok(());
+    };
+    let wanted = wanted(config, &clock, index.indexed());
+
     // The parts, from the store back to the relay.
     let slots = SlotSet::owned_by(config.worker.id, config.worker.count);
     let (changed_identities, identities) = mpsc::channel(CHANGED_IDENTITIES);
@@ -127,7 +134,7 @@ pub async fn run(
         status: status.clone(),
         clock: clock.clone(),
         slots,
-        filter: config.collections.to_string(),
+        indexed: index.indexed(),
         from_oldest: config.relay.start == LiveStart::Oldest,
         resume_within: config.relay.resume_within,
         clock_ahead: config.faults.clock_ahead,
@@ -135,21 +142,29 @@ pub async fn run(
         counts_anew,
     };
     let (live, progress) = Reader::live(parts, &store.facts().await?);
-    let window = window(config, &store, &clock, &pipeline, changed, tell_anew)?;
-    let jobs = repos::jobs(config, &store, &clock, wanted(config, &clock)).await?;
+    let (replays, replayed) = watch::channel(index.indexed().now());
+    let news = News {
+        changed,
+        counts_anew: tell_anew,
+        replayed: replays,
+    };
+    let window = window(config, &store, &clock, &pipeline, index.indexed(), news)?;
+    let jobs = repos::jobs(config, &store, &clock, wanted.clone(), &index, replayed).await?;
 
     // What people see of it.
     let serving = CancellationToken::new();
-    let retrier = Retrier::new(store.clone(), clock.clone(), config);
+    let retrier = Retrier::new(store.clone(), clock.clone(), config, index.indexed());
     let upkeep = rendering.clone();
     let state = ApiState {
         store: store.clone(),
         status: status.clone(),
         metrics: Arc::new(move || telemetry::metrics::render(&rendering)),
-        wanted: wanted(config, &clock),
+        wanted: wanted.clone(),
         retry: Some(Arc::new(retrier)),
-        jobs: jobs.clone().map(|jobs| jobs as Arc<dyn Jobs>),
-        collections: None,
+        jobs: jobs
+            .as_ref()
+            .map(|jobs| jobs.roster.clone() as Arc<dyn Jobs>),
+        collections: jobs.clone().map(|jobs| jobs as Arc<dyn Collections>),
         worker: config.worker.clone(),
         tokens: tokens(config),
         trusted: false,
@@ -160,7 +175,7 @@ pub async fn run(
         status,
         progress.clone(),
         clock,
-        config,
+        wanted,
         slots,
         upkeep,
     );
@@ -173,6 +188,7 @@ pub async fn run(
         unsaved: None,
         saving: tokio::spawn(recorder.clone().run(progress.clone(), serving.clone())),
         showing: tokio::spawn(gauges.run(pipeline.depth(), serving.clone())),
+        following: tokio::spawn(collections::follow(index, store.clone())),
         http,
         recorder,
         progress,
@@ -203,14 +219,21 @@ pub async fn run(
     })
 }
 
+/// What the replay tells others, and hears from them.
+struct News {
+    changed: Arc<Notify>,
+    counts_anew: watch::Sender<Option<(String, u32)>>,
+    replayed: watch::Sender<Arc<CollectionFilter>>,
+}
+
 /// The replay of what is missing, which worker 0 does for all.
 fn window(
     config: &Config,
     store: &Arc<dyn Store>,
     clock: &Arc<dyn Clock>,
     pipeline: &Pipeline,
-    changed: Arc<Notify>,
-    counts_anew: watch::Sender<Option<(String, u32)>>,
+    indexed: Indexed,
+    news: News,
 ) -> Result<Option<Window>, DaemonError> {
     let here = config.worker.id == 0;
     telemetry::metrics::BACKFILL_WORKER
@@ -229,8 +252,10 @@ fn window(
         relay: relay_options(config)?,
         router: pipeline.router(Stream::Replay, SlotSet::default()),
         faults: pipeline.faults(Stream::Replay).clone(),
-        changed,
-        counts_anew,
+        indexed,
+        replayed: news.replayed,
+        changed: news.changed,
+        counts_anew: news.counts_anew,
     };
     Ok(Some(Window::new(parts)))
 }
@@ -266,9 +291,12 @@ async fn serve(
 }
 
 /// What all slots should hold.
-pub(crate) fn wanted(config: &Config, clock: &Arc<dyn Clock>) -> WantedNow {
+pub(crate) fn wanted(config: &Config, clock: &Arc<dyn Clock>, indexed: Indexed) -> WantedNow {
     let (config, clock) = (config.clone(), clock.clone());
-    Arc::new(move || Wanted::configured(&config, SlotSet::ALL, clock.now_micros()))
+    Arc::new(move || Wanted {
+        filter: (*indexed.now()).clone(),
+        ..Wanted::configured(&config, SlotSet::ALL, clock.now_micros())
+    })
 }
 
 fn tokens(config: &Config) -> Tokens {
@@ -308,7 +336,6 @@ fn pipeline_options(config: &Config) -> PipelineOptions {
         batch_bytes: bytes(sizes.batch_bytes),
         batch_age: sizes.batch_age,
         decode: decode_options(config),
-        collections: config.collections.clone(),
         json: config.store.json,
         changed_identities: None,
     }

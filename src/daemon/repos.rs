@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::DaemonError;
+use super::collections::Choosing;
 use crate::backfill::jobs::{DidLocks, JobOptions, LedgerNow, Roster, Tools};
 use crate::backfill::snapshot::Budget;
 use crate::clock::Clock;
-use crate::config::{Config, RelayUrl};
+use crate::config::{CollectionFilter, Config, RelayUrl};
 use crate::fetch::{FetchOptions, Fetcher};
 use crate::identity::{Identities, IdentityOptions};
 use crate::relay;
+use crate::store::indexed::{Index, Indexed};
 use crate::store::{Store, StoreError};
 
 /// The jobs, on worker 0.
@@ -21,18 +23,29 @@ pub(super) async fn jobs(
     store: &Arc<dyn Store>,
     clock: &Arc<dyn Clock>,
     ledger: LedgerNow,
-) -> Result<Option<Arc<Roster>>, DaemonError> {
+    index: &Arc<Index>,
+    replayed: watch::Receiver<Arc<CollectionFilter>>,
+) -> Result<Option<Arc<Choosing>>, DaemonError> {
     if config.worker.id != 0 {
         return Ok(None);
     }
-    let tools = Arc::new(tools(config, store, clock)?);
-    Ok(Some(Roster::open(tools, ledger).await?))
+    let tools = Arc::new(tools(config, store, clock, index.indexed())?);
+    let roster = Roster::open(tools.clone(), ledger).await?;
+    Ok(Some(Arc::new(Choosing {
+        store: store.clone(),
+        index: index.clone(),
+        tools,
+        roster,
+        replayed,
+        asked: Notify::new(),
+    })))
 }
 
 fn tools(
     config: &Config,
     store: &Arc<dyn Store>,
     clock: &Arc<dyn Clock>,
+    indexed: Indexed,
 ) -> Result<Tools, DaemonError> {
     let relays: Vec<String> = config
         .relay
@@ -53,6 +66,7 @@ fn tools(
         clock: clock.clone(),
         budget: Budget::new(config.backfill.max_bytes),
         locks: DidLocks::default(),
+        indexed,
         options: job_options(config, relays),
     })
 }
@@ -76,7 +90,7 @@ fn fetch_options(config: &Config, relays: &[String]) -> FetchOptions {
 fn job_options(config: &Config, relays: Vec<String>) -> JobOptions {
     let keys = &config.backfill;
     JobOptions {
-        collections: config.collections.clone(),
+        configured: config.collections.clone(),
         json: config.store.json,
         signatures: config.verify.signatures,
         on_deleted: config.accounts.on_deleted,
@@ -99,17 +113,19 @@ fn job_options(config: &Config, relays: Vec<String>) -> JobOptions {
 
 /// Works on the jobs until the shutdown. `identities`: DIDs whose identity changed, as far as this worker's stream told.
 pub(super) async fn run(
-    jobs: Arc<Roster>,
+    jobs: Arc<Choosing>,
     mut identities: mpsc::Receiver<String>,
     shutdown: CancellationToken,
 ) -> Result<(), StoreError> {
-    let watching = jobs.clone().watch(shutdown.clone());
-    let working = jobs.clone().run(shutdown);
-    let work = async { tokio::try_join!(watching, working).map(|_| ()) };
+    let roster = jobs.roster.clone();
+    let watching = roster.clone().watch(shutdown.clone());
+    let working = roster.clone().run(shutdown.clone());
+    let choosing = jobs.run(shutdown);
+    let work = async { tokio::try_join!(watching, working, choosing).map(|_| ()) };
     tokio::pin!(work);
     let forgetting = async {
         while let Some(did) = identities.recv().await {
-            jobs.forget_identity(&did);
+            roster.forget_identity(&did);
         }
     };
     tokio::select! {

@@ -8,28 +8,34 @@ use super::decode_options;
 use crate::api::{Retry, RetryOutcome};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::decode::DecodeOptions;
 use crate::pipeline::retry::{self, Outcome, RetryOptions};
+use crate::store::indexed::Indexed;
 use crate::store::{Store, StoreError};
 
 /// Takes quarantined frames in after all.
 pub struct Retrier {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
-    options: RetryOptions,
+    decode: DecodeOptions,
+    json: bool,
+    indexed: Indexed,
 }
 
 impl Retrier {
     /// Takes frames in as the configuration says.
-    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, config: &Config) -> Self {
-        let options = RetryOptions {
-            decode: decode_options(config),
-            collections: config.collections.clone(),
-            json: config.store.json,
-        };
+    pub fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        config: &Config,
+        indexed: Indexed,
+    ) -> Self {
         Self {
             store,
             clock,
-            options,
+            decode: decode_options(config),
+            json: config.store.json,
+            indexed,
         }
     }
 }
@@ -38,7 +44,12 @@ impl Retrier {
 impl Retry for Retrier {
     async fn take_in(&self, id: &str) -> Result<RetryOutcome, StoreError> {
         let now = self.clock.now_micros();
-        let outcome = retry::take_in(self.store.as_ref(), &self.options, id, now).await?;
+        let options = RetryOptions {
+            decode: self.decode,
+            collections: self.indexed.now(),
+            json: self.json,
+        };
+        let outcome = retry::take_in(self.store.as_ref(), &options, id, now).await?;
         Ok(match outcome {
             Outcome::Applied => RetryOutcome::Applied,
             Outcome::Refused { reason, detail } => RetryOutcome::Refused {

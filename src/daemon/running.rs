@@ -28,6 +28,8 @@ pub(super) struct Running {
     pub unsaved: Option<Unsaved>,
     pub saving: JoinHandle<Result<(), StoreError>>,
     pub showing: JoinHandle<()>,
+    /// What is indexed, as operators choose it.
+    pub following: JoinHandle<()>,
     pub http: Vec<JoinHandle<()>>,
     pub recorder: Arc<Recorder>,
     pub progress: watch::Receiver<Arc<Progress>>,
@@ -64,6 +66,7 @@ impl Running {
     pub fn stop_serving(&self) {
         self.serving.cancel();
         self.showing.abort();
+        self.following.abort();
     }
 
     /// Saves the last facts and lets the answers that are on their way go out.

@@ -151,6 +151,12 @@ impl Continuity {
         self.phase != Phase::Following
     }
 
+    /// Whether all that came is known to be part of the stream.
+    pub fn is_sure(&self) -> bool {
+        let doubts = self.doubted.is_some() || self.lower.is_some() || self.unreadable > 0;
+        !self.resuming() && !doubts
+    }
+
     /// Where the stream goes on, and whether that frame was seen; `None` before it started.
     pub fn tail(&self) -> Option<(u64, bool)> {
         (self.phase != Phase::Start).then_some((self.routed, self.anchored))

@@ -7,10 +7,12 @@ mod aged;
 pub mod claims;
 pub mod continuity;
 mod cover;
+mod followed;
 pub mod held;
 pub mod merge;
 mod report;
 
+pub use followed::all_follow;
 pub use held::Loss;
 pub use report::{Gap, Report, Span, Wanted, gaps, missing_micros, report};
 

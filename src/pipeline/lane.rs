@@ -279,7 +279,6 @@ impl Lane {
     fn frame(&mut self, frame: &[u8], chunk: &Chunk, now: u64) -> Option<u64> {
         let writer = Writer {
             source: &chunk.source,
-            collections: &self.options.collections,
             json: self.options.json,
             now,
         };
@@ -346,7 +345,6 @@ impl Lane {
     fn quarantine(&mut self, suspect: Suspect) {
         let writer = Writer {
             source: &suspect.source,
-            collections: &self.options.collections,
             json: false,
             now: self.shared.clock.now_micros(),
         };

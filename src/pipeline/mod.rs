@@ -28,7 +28,6 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::clock::Clock;
-use crate::config::CollectionFilter;
 use crate::decode::DecodeOptions;
 use crate::slot::SlotSet;
 use crate::store::{Store, StoreError};
@@ -52,8 +51,6 @@ pub struct PipelineOptions {
     pub batch_age: Duration,
     /// How frames are checked.
     pub decode: DecodeOptions,
-    /// Which collections are stored.
-    pub collections: CollectionFilter,
     /// Whether the JSON of a record is stored beside it.
     pub json: bool,
     /// Who wants to hear of DIDs whose identity changed. Never waited for: what it has no room for is not told.

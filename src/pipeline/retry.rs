@@ -2,6 +2,7 @@
 //!
 //! In two steps, so that many frames wait once for the store's sync: [`take_in`] each, then [`release`] all.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Source;
@@ -39,7 +40,7 @@ pub struct RetryOptions {
     /// How frames are checked.
     pub decode: DecodeOptions,
     /// Which collections are stored.
-    pub collections: CollectionFilter,
+    pub collections: Arc<CollectionFilter>,
     /// Whether the JSON of a record is stored beside it.
     pub json: bool,
 }
@@ -69,12 +70,11 @@ pub async fn take_in(
         let source = Source {
             relay: entry.source,
             generation: 0,
+            collections: options.collections.clone(),
         };
-        let (collections, json) = (&options.collections, options.json);
         let writer = Writer {
             source: &source,
-            collections,
-            json,
+            json: options.json,
             now,
         };
         let mut decoder = Decoder::new(options.decode);
@@ -120,7 +120,6 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::config::CollectionFilter;
     use crate::store::Quarantined;
     use crate::store::memory::MemoryStore;
 
@@ -144,7 +143,7 @@ mod tests {
         store.apply(batch).await.unwrap();
         let options = RetryOptions {
             decode: DecodeOptions::default(),
-            collections: CollectionFilter::ALL,
+            collections: Arc::default(),
             json: false,
         };
         let outcome = take_in(&store, &options, "id", 2).await.unwrap();
@@ -173,7 +172,7 @@ mod tests {
         store.apply(batch).await.unwrap();
         let options = RetryOptions {
             decode: DecodeOptions::default(),
-            collections: CollectionFilter::ALL,
+            collections: Arc::default(),
             json: false,
         };
         // All are too old: each becomes a repair.

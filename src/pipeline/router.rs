@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::progress::Ticket;
 use super::{Epochs, Point, Progress, Stream};
+use crate::config::CollectionFilter;
 use crate::decode::Peek;
 use crate::slot::{self, SlotSet};
 use crate::telemetry::metrics::{self as names, SecondsCounter};
@@ -17,13 +18,15 @@ const CHUNK_FRAMES: usize = 64;
 /// Bytes after which a chunk is handed over.
 const CHUNK_BYTES: usize = 256 * 1024;
 
-/// Where a chunk's frames come from: names the causes of quarantine rows and repairs.
+/// Where a chunk's frames come from, which names the causes of quarantine rows and repairs, and what of them is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Source {
     /// Host of the relay.
     pub relay: String,
     /// Its `seq` space.
     pub generation: u32,
+    /// Which collections are stored.
+    pub collections: Arc<CollectionFilter>,
 }
 
 /// Frames of one lane, copied out of the socket's buffers (which a kept frame would pin whole).

@@ -1,6 +1,5 @@
 //! Events to versioned writes (design.md, 'Commutative writes').
 
-use crate::config::CollectionFilter;
 use crate::decode::{self, Account, Commit, Event, Identity, Peek, Sync};
 use crate::slot;
 use crate::store::{
@@ -19,7 +18,6 @@ const MAX_STATUS: usize = 128;
 /// What one frame is turned into writes with.
 pub(crate) struct Writer<'a> {
     pub source: &'a Source,
-    pub collections: &'a CollectionFilter,
     pub json: bool,
     /// Microseconds since the epoch.
     pub now: u64,
@@ -63,7 +61,7 @@ impl Writer<'_> {
         counts: &mut Counts,
     ) {
         for op in commit.ops.iter() {
-            if !self.collections.wants(op.collection) {
+            if !self.source.collections.wants(op.collection) {
                 counts.unwanted += 1;
                 continue;
             }
@@ -235,7 +233,9 @@ impl Writer<'_> {
         reason: &str,
         version: u64,
     ) -> Repair {
-        let Source { relay, generation } = self.source;
+        let Source {
+            relay, generation, ..
+        } = self.source;
         let id = match seq {
             Some(seq) => format!("{relay}~{generation}~{seq}~{}", kind.as_str()),
             None => format!("{relay}~{generation}~-~{}", kind.as_str()),

@@ -6,6 +6,7 @@
 pub mod batch;
 pub mod embedded;
 mod filling;
+pub mod indexed;
 mod limits;
 pub mod memory;
 pub mod model;

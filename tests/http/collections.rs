@@ -37,6 +37,7 @@ impl Collections for FakeCollections {
             .take(limit)
             .map(|nsid| CollectionView {
                 configured: nsid == CONFIGURED,
+                purging: false,
                 nsid,
             })
             .collect();
@@ -44,7 +45,12 @@ impl Collections for FakeCollections {
         Ok(Page { items, cursor })
     }
 
-    async fn add(&self, nsid: &str, backfill: bool) -> Result<Option<u64>, StoreError> {
+    async fn add(
+        &self,
+        nsid: &str,
+        backfill: bool,
+        _origin: &str,
+    ) -> Result<Option<u64>, StoreError> {
         let is_new = self.added.lock().unwrap().insert(nsid.to_owned());
         Ok((is_new && backfill).then_some(7))
     }

@@ -14,6 +14,7 @@ use penstock::fetch::{FetchOptions, Fetcher};
 use penstock::identity::{Identities, IdentityOptions};
 use penstock::ledger::Wanted;
 use penstock::slot::SlotSet;
+use penstock::store::indexed::Indexed;
 use penstock::store::{Choice, ChoiceKind, RecordsQuery, Store, StoreError};
 use penstock_loadtest::network::{Expected, Network};
 use tokio::task::JoinHandle;
@@ -64,8 +65,9 @@ impl Worker {
             clock,
             budget: Budget::new(MEMORY),
             locks: DidLocks::default(),
+            indexed: Indexed::fixed(CollectionFilter::parse(how.collections).unwrap()),
             options: JobOptions {
-                collections: CollectionFilter::parse(how.collections).unwrap(),
+                configured: CollectionFilter::parse(how.collections).unwrap(),
                 json: false,
                 signatures: true,
                 on_deleted: AccountAction::Purge,

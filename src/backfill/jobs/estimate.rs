@@ -29,7 +29,7 @@ pub(super) async fn estimate(tools: &Tools, request: &JobRequest) -> Result<Esti
 
 async fn count(tools: &Tools, request: &JobRequest) -> Estimate {
     let cancel = CancellationToken::new();
-    let sources = scope::sources(request, &tools.options.collections, &tools.options.relays);
+    let sources = scope::sources(request, &tools.indexed.now(), &tools.options.relays);
     let Some(source) = sources.first() else {
         return of(tools, None, false, "no relay is configured");
     };

@@ -10,8 +10,10 @@ use super::record::Job;
 use super::roster::Live;
 use super::scope;
 use super::tools::Tools;
+use crate::config::CollectionFilter;
 use crate::ledger::{self, Gap, Wanted};
 use crate::slot::SlotSet;
+use crate::store::indexed::narrowed;
 use crate::store::{Fact, FactKind, Repair, RepairKind, StoreError, WriteBatch};
 
 /// What is wanted of the ledger now.
@@ -100,12 +102,9 @@ fn take(job: &mut Job, gaps: &[Gap], tools: &Tools) {
         .iter()
         .fold(SlotSet::default(), |all, gap| all.union(gap.slots));
     body.slots = Some(slots).filter(|slots| *slots != SlotSet::ALL);
-    body.sources = scope::sources(
-        &body.request,
-        &tools.options.collections,
-        &tools.options.relays,
-    );
-    let filter = tools.options.collections.to_string();
+    let indexed = tools.indexed.now();
+    body.sources = scope::sources(&body.request, &indexed, &tools.options.relays);
+    let filter = indexed.to_string();
     let now = tools.clock.now_micros();
     body.gaps = gaps.iter().map(|gap| fact(gap, &filter, now)).collect();
 }
@@ -126,8 +125,27 @@ fn fact(gap: &Gap, filter: &str, now: u64) -> Fact {
     }
 }
 
+/// Whether every repository was read for all that the gaps were missed of: not where a collection was removed meanwhile, also if
+/// it is indexed again.
+async fn is_whole(tools: &Tools, job: &Job) -> Result<bool, StoreError> {
+    let indexed = tools.indexed.now();
+    let covers = |fact: &Fact| {
+        let filter = CollectionFilter::parse(&fact.filter);
+        filter.is_ok_and(|filter| indexed.covers(&filter))
+    };
+    let narrowed = narrowed(&*tools.store).await?;
+    Ok(narrowed < job.body.started && job.body.gaps.iter().all(covers))
+}
+
 /// Writes down that the gaps are closed; before that, a repair for each repository that failed.
 pub(super) async fn close(tools: &Tools, job: &Job) -> Result<(), StoreError> {
+    if !is_whole(tools, job).await? {
+        tracing::warn!(
+            job = job.id,
+            "a collection was removed meanwhile: the gaps of the ledger stay open"
+        );
+        return Ok(());
+    }
     let version = job
         .body
         .gaps

@@ -98,8 +98,7 @@ pub(super) async fn read(
         Some(records) => {
             // With this the repository is one that is held: it is looked at even if no list names it any more.
             tools.store.put_pds(did, pds).await?;
-            let written = write(tools, did, collection, latest.rev, records, asked).await;
-            written.map(Some)
+            write(tools, did, collection, latest.rev, records, asked).await
         }
         None => Ok(None),
     }
@@ -163,6 +162,7 @@ fn check(record: Listed, prefix: &str) -> Option<Checked> {
     })
 }
 
+/// Writes the records, unless the collection is not indexed any more.
 async fn write(
     tools: &Tools,
     did: &str,
@@ -170,8 +170,11 @@ async fn write(
     rev: Tid,
     records: Vec<Checked>,
     asked: u64,
-) -> Result<ListedCollection, ReadError> {
+) -> Result<Option<ListedCollection>, ReadError> {
     let guard = tools.locks.lock(did).await;
+    if !tools.indexed.now().wants(collection) {
+        return Ok(None);
+    }
     let held = tools.store.repo(did).await?.unwrap_or_default();
     let version = version(&held, rev);
     let mut batch = WriteBatch::new();
@@ -197,7 +200,7 @@ async fn write(
     if !batch.is_empty() {
         tools.store.apply(batch).await?;
     }
-    Ok(ListedCollection {
+    Ok(Some(ListedCollection {
         records: records.len() as u64,
         was_active: held.active(),
         asked,
@@ -208,7 +211,7 @@ async fn write(
             floor: false,
         },
         _guard: guard,
-    })
+    }))
 }
 
 /// V': not before the revision, above every floor.

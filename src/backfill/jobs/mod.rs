@@ -13,6 +13,7 @@ mod hosts;
 mod listed;
 mod model;
 mod pages;
+mod purge;
 mod record;
 mod repairs;
 mod repository;
@@ -23,11 +24,13 @@ mod single;
 mod tools;
 mod triggers;
 mod unit;
+mod workers;
 
 pub use gaps::LedgerNow;
 pub use model::{
     CollectionCounts, Estimate, FailureView, Force, JobRequest, JobStatus, JobType, JobView, Jobs,
     JobsError, Stage, Started,
 };
+pub use purge::purge;
 pub use roster::Roster;
 pub use tools::{DidLocks, JobOptions, Tools};

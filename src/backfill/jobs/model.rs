@@ -70,6 +70,8 @@ pub enum Stage {
     Fetching,
     /// A relay's stream is replayed.
     Replaying,
+    /// Not all workers take its collections in yet.
+    Waiting,
 }
 
 /// What `force` asks for.

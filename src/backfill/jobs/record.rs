@@ -117,6 +117,9 @@ pub struct JobBody {
     pub listed: bool,
     /// What it does, where that is not told by `listed`.
     pub stage: Option<Stage>,
+    /// Whether it begins only once all workers take its collections in.
+    #[serde(default)]
+    pub awaits_workers: bool,
     /// Whether it takes only what failed.
     pub retrying: bool,
     /// What was counted up to the checkpoint.
@@ -166,6 +169,7 @@ impl JobBody {
             checkpoint: Checkpoint::default(),
             listed: false,
             stage: None,
+            awaits_workers: false,
             retrying: false,
             counts: Counts::default(),
             gaps: Vec::new(),

@@ -16,7 +16,7 @@ use super::roster::{Live, REPAIRS};
 use super::run::failure_key;
 use super::tools::Tools;
 use super::unit::{self, Fetched, Outcome, Plan, Target};
-use crate::store::{JobFailure, StoreError};
+use crate::store::{JobFailure, RepairKind, StoreError};
 use crate::telemetry::metrics as names;
 
 /// Repositories that are repaired at once.
@@ -33,6 +33,7 @@ const PLAN: Plan = Plan {
     from: None,
     windowed: false,
     force: true,
+    named: true,
     collection: None,
 };
 
@@ -143,6 +144,15 @@ async fn repair(
     attempts: u32,
     cancel: &CancellationToken,
 ) -> Result<Counts, StoreError> {
+    let of_content = found
+        .repairs
+        .iter()
+        .any(|repair| repair.kind != RepairKind::Status);
+    if of_content && unit::is_opted_out(tools, &found.did).await? {
+        let message = "only a job that names it fetches this repository: it opted out";
+        let failure = Failure::new("opted_out", message, true);
+        return later(tools, found, attempts + 1, failure).await;
+    }
     let outcome = match unit::resolve(tools, &PLAN, found, cancel).await {
         Err(outcome) => outcome,
         Ok(target) => match fetch(tools, found, &target, cancel).await {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -104,6 +105,7 @@ pub(super) async fn read(
     let (snapshot, window) = verify(snapshot, plan, cancel).await?;
     let rev = told_rev(tools, found, target, &snapshot, cancel).await?;
     let guard = tools.locks.lock(&found.did).await;
+    let filter = tools.indexed.now();
     let held = tools.store.repo(&found.did).await?.unwrap_or_default();
     if target.relay.is_some() && held.rev.is_some_and(|held| held > rev) {
         return Err(older(rev).into());
@@ -111,7 +113,7 @@ pub(super) async fn read(
     let complete = Complete {
         rev,
         version: snapshot_version(&held, rev),
-        filter: tools.options.collections.to_string(),
+        filter: filter.to_string(),
     };
     let commit = RevWrite {
         did: &found.did,
@@ -121,13 +123,13 @@ pub(super) async fn read(
     };
     let mut head = WriteBatch::new();
     head.put_rev(commit);
-    let (mut written, alone) = write(tools, found, snapshot, window, &complete).await?;
+    let (mut written, alone) = write(tools, found, snapshot, window, &complete, &filter).await?;
     for leaf in alone {
         single::read(tools, found, target, &leaf, &complete, &mut written, cancel).await?;
     }
     tools.store.apply(head).await?;
     tools.store.put_pds(&found.did, &target.pds).await?;
-    let scopes = scopes(tools, &found.did, &written).await?;
+    let scopes = scopes(tools, &found.did, &written, &filter).await?;
     Ok(Some(Written {
         complete,
         scopes,
@@ -314,6 +316,7 @@ async fn write(
     snapshot: Snapshot,
     window: Option<Window>,
     complete: &Complete,
+    filter: &Arc<CollectionFilter>,
 ) -> Result<(Records, Vec<Alone>), ReadError> {
     let (send, mut batches) = mpsc::channel(BATCHES);
     let job = Writing {
@@ -327,7 +330,7 @@ async fn write(
         records: Records::new(),
         alone: Vec::new(),
     };
-    let filter = tools.options.collections.clone();
+    let filter = filter.clone();
     let writing = tokio::task::spawn_blocking(move || job.run(&snapshot, &filter, &send));
     while let Some(batch) = batches.recv().await {
         tools.store.apply(batch).await?;
@@ -422,8 +425,12 @@ impl Writing {
 }
 
 /// What a full snapshot is complete for: the whole repository, or each collection of it that is wanted and in the snapshot or held.
-async fn scopes(tools: &Tools, did: &str, written: &Records) -> Result<Vec<Scope>, StoreError> {
-    let filter = &tools.options.collections;
+async fn scopes(
+    tools: &Tools,
+    did: &str,
+    written: &Records,
+    filter: &CollectionFilter,
+) -> Result<Vec<Scope>, StoreError> {
     if filter.is_all() {
         return Ok(vec![Scope::Repo]);
     }

@@ -14,7 +14,7 @@ use super::estimate;
 use super::failure::FailureBody;
 use super::gaps::{self, LedgerNow};
 use super::model::{
-    Estimate, FailureView, JobRequest, JobStatus, JobType, JobView, Jobs, JobsError, Started,
+    Estimate, FailureView, JobRequest, JobStatus, JobType, JobView, Jobs, JobsError, Stage, Started,
 };
 use super::record::{Checkpoint, Counts, Job, JobBody};
 use super::run::{Ended, Run};
@@ -154,6 +154,35 @@ impl Roster {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Jobs that wait for others and take nobody's place.
+    fn waiting(&self) -> usize {
+        let waits = |live: &&Arc<Live>| live.state().0.body.stage == Some(Stage::Waiting);
+        self.active().values().filter(waits).count()
+    }
+
+    /// Looks again for what can be worked on.
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Cancels the jobs that are for nothing that is indexed any more.
+    pub async fn outlive(&self) -> Result<(), JobsError> {
+        let indexed = self.tools.indexed.now();
+        let outlived = |live: &&Arc<Live>| live.state().0.outlived(&indexed).is_some();
+        let jobs: Vec<u64> = {
+            let active = self.active();
+            active
+                .values()
+                .filter(outlived)
+                .map(|live| live.state().0.id)
+                .collect()
+        };
+        for id in jobs {
+            self.cancel(id).await?;
+        }
+        Ok(())
+    }
+
     fn find(&self, id: u64) -> Option<Arc<Live>> {
         self.active().get(&id).cloned()
     }
@@ -174,7 +203,7 @@ impl Roster {
         self.count();
         names::BACKFILL_RECORDS.with([]).increment(0);
         loop {
-            while busy.len() <= self.tools.options.max_jobs
+            while busy.len() <= self.tools.options.max_jobs + self.waiting()
                 && let Some(live) = self.next(&busy)
             {
                 let (roster, shutdown) = (self.clone(), shutdown.clone());
@@ -299,6 +328,13 @@ impl Roster {
                 return Ok((job, Ended::Stopped));
             }
         }
+        if !self.wait_for_workers(&mut job, live, &stop).await? {
+            return Ok((job, Ended::Stopped));
+        }
+        if let Some(nsid) = job.outlived(&self.tools.indexed.now()) {
+            let why = format!("{nsid} is not indexed any more");
+            return Ok((job, Ended::Failed(why)));
+        }
         let (mut job, ended) = Run::new(self.tools.clone(), live.clone(), job, stop)
             .run()
             .await?;
@@ -385,9 +421,10 @@ impl Roster {
                 .await?;
         }
         let relays = &self.tools.options.relays;
-        let sources = scope::sources(&request, &self.tools.options.collections, relays);
+        let sources = scope::sources(&request, &self.tools.indexed.now(), relays);
         let mut body = JobBody::new(request, kind, of, now);
         body.sources = sources;
+        body.awaits_workers = self.any_is_chosen(&body.request.collections).await?;
         let job = Job { id, epoch: 1, body };
         if !self.tools.store.put_job(&job.row()?, None).await? {
             let message = format!("another process made the job {id} at the same moment");
@@ -406,13 +443,13 @@ impl Roster {
         let active = self.active();
         let found = active
             .iter()
-            .find(|(_, live)| live.state().0.body.scope == scope);
+            .find(|(_, live)| live.state().0.body.scope == scope && !live.cancel.is_cancelled());
         found.map(|(id, _)| *id)
     }
 
     /// Refuses what can't be done as it was asked for.
     fn check(&self, request: &JobRequest) -> Result<(), JobsError> {
-        let indexed = &self.tools.options.collections;
+        let indexed = self.tools.indexed.now();
         if let Some(name) = request.collections.iter().find(|name| !indexed.wants(name)) {
             return Err(JobsError::Invalid {
                 field: "collection",

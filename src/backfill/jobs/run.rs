@@ -389,15 +389,13 @@ impl Run {
                 cursor: None,
             },
         };
-        let skip_dids = &self.tools.options.skip_dids;
-        let named = self.job.body.dids > 0;
         let slots = self.job.body.slots;
         let mut repos = page.repos;
         repos.retain(|found| {
             let fresh = self.listed.len() >= MAX_LISTED || self.listed.insert(hash(&found.did));
             let known = !fresh && (found.unlisted_only || !found.always);
             let here = slots.is_none_or(|slots| slots.contains(slot_of(&found.did)));
-            !known && here && (named || !skip_dids.contains(&found.did))
+            !known && here
         });
         let number = self.pages.begin(repos.len(), next.clone());
         self.units += repos.len();

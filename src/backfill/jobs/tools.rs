@@ -11,12 +11,13 @@ use crate::config::{AccountAction, CollectionFilter};
 use crate::fetch::Fetcher;
 use crate::identity::Identities;
 use crate::store::Store;
+use crate::store::indexed::Indexed;
 
 /// Sizes and choices.
 #[derive(Debug, Clone)]
 pub struct JobOptions {
-    /// What is indexed.
-    pub collections: CollectionFilter,
+    /// What the configuration says is indexed.
+    pub configured: CollectionFilter,
     /// Whether JSON is stored beside records.
     pub json: bool,
     /// Whether signatures of commits are checked.
@@ -67,6 +68,8 @@ pub struct Tools {
     pub budget: Budget,
     /// Snapshots and removals of one DID run one at a time.
     pub locks: DidLocks,
+    /// Which collections are wanted: who writes reads it while the DID is locked, so that a removal comes before or after.
+    pub indexed: Indexed,
     /// Sizes and choices.
     pub options: JobOptions,
 }

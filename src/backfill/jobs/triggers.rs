@@ -10,7 +10,6 @@ use super::gaps;
 use super::model::{Force, JobRequest, JobStatus, Jobs, JobsError, Started};
 use super::roster::Roster;
 use crate::config::CollectionFilter;
-use crate::ledger;
 use crate::store::{Choice, ChoiceKind, StoreError};
 
 /// How often the ledger is looked at.
@@ -73,7 +72,7 @@ impl Roster {
     /// Fetches collections that are indexed since the configuration grew, once every slot's worker writes them.
     async fn look_at_collections(&self) -> Result<(), JobsError> {
         let store = &self.tools().store;
-        let now = &self.tools().options.collections;
+        let now = &self.tools().options.configured;
         let page = store.choices(ChoiceKind::Mark, INDEXED, None, 1).await?;
         let before = page.items.first().filter(|mark| mark.name == INDEXED);
         let before = before.and_then(|mark| serde_json::from_slice::<String>(&mark.body).ok());
@@ -85,7 +84,7 @@ impl Roster {
             Some(Err(_)) => true,
         };
         if grown {
-            if !self.is_taken_in(now).await? {
+            if !self.workers_follow(|filter| filter.covers(now)).await? {
                 return Ok(());
             }
             let before = CollectionFilter::parse(before.as_deref().unwrap_or_default());
@@ -105,24 +104,5 @@ impl Roster {
             body: serde_json::to_vec(&now.to_string()).unwrap_or_default(),
         };
         Ok(store.put_choice(&mark).await?)
-    }
-
-    /// Whether the owner of every slot has written a fact with these collections: from there on live events bring what is newer
-    /// than a snapshot.
-    async fn is_taken_in(&self, filter: &CollectionFilter) -> Result<bool, StoreError> {
-        let facts = self.tools().store.facts().await?;
-        let wanted = (self.ledger())();
-        let report = ledger::report(
-            &facts,
-            &ledger::Wanted {
-                filter: filter.clone(),
-                ..wanted
-            },
-        );
-        let tails = report.tails.iter();
-        let slots = tails.fold(crate::slot::SlotSet::default(), |all, tail| {
-            all.union(tail.slots)
-        });
-        Ok(slots == crate::slot::SlotSet::ALL)
     }
 }

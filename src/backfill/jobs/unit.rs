@@ -20,9 +20,10 @@ use crate::config::CollectionFilter;
 use crate::decode::Tid;
 use crate::fetch::FetchError;
 use crate::identity::{IdentityError, SigningKey};
+use crate::store::indexed::choice;
 use crate::store::{
-    JobFailure, Repair, RepairKind, Repo, RepoStatus, SnapshotDone, StatusWrite, StoreError,
-    WriteBatch,
+    ChoiceKind, JobFailure, Repair, RepairKind, Repo, RepoStatus, SnapshotDone, StatusWrite,
+    StoreError, WriteBatch,
 };
 use crate::telemetry::metrics as names;
 
@@ -38,6 +39,8 @@ pub(super) struct Plan {
     pub windowed: bool,
     /// Whether complete repositories are fetched again.
     pub force: bool,
+    /// Whether DIDs were named: those who opted out are fetched only then.
+    pub named: bool,
     /// The only collection that is wanted, if it is one.
     pub collection: Option<String>,
 }
@@ -48,6 +51,7 @@ impl Plan {
         Self {
             from: body.from,
             windowed: body.from.is_some() && !body.between,
+            named: body.dids > 0,
             force: body.request.force == Some(Force::FullSync),
             collection: match body.request.collections.as_slice() {
                 [collection] => Some(collection.clone()),
@@ -121,11 +125,11 @@ pub(super) async fn resolve(
     cancel: &CancellationToken,
 ) -> Result<Target, Outcome> {
     let did = &found.did;
-    let held = tools
-        .store
-        .repo(did)
-        .await
-        .map_err(|error| Outcome::Failed(error.into()))?;
+    let failed = |error: StoreError| Outcome::Failed(error.into());
+    if !plan.named && is_opted_out(tools, did).await.map_err(failed)? {
+        return Err(Outcome::Skipped);
+    }
+    let held = tools.store.repo(did).await.map_err(failed)?;
     // A status changes without a commit.
     let hidden = found.inactive && held.as_ref().is_some_and(Repo::active);
     let known = !hidden && is_known(tools, plan, found.rev, held.as_ref());
@@ -154,6 +158,15 @@ pub(super) async fn resolve(
     })
 }
 
+/// Whether only jobs that name a DID fetch it: the configuration says so, or an operator.
+pub(super) async fn is_opted_out(tools: &Tools, did: &str) -> Result<bool, StoreError> {
+    if tools.options.skip_dids.contains(did) {
+        return Ok(true);
+    }
+    let row = choice(&*tools.store, ChoiceKind::OptOut, did).await?;
+    Ok(row.is_some())
+}
+
 /// `host[:port]` of an origin.
 fn host_of(origin: &str) -> Arc<str> {
     let (_, host) = origin.split_once("://").unwrap_or(("", origin));
@@ -179,7 +192,7 @@ fn is_complete(tools: &Tools, rev: Tid, held: Option<&Repo>) -> bool {
         return false;
     };
     let filter = CollectionFilter::parse(&complete.filter);
-    let wide = filter.is_ok_and(|filter| filter.covers(&tools.options.collections));
+    let wide = filter.is_ok_and(|filter| filter.covers(&tools.indexed.now()));
     let removed = held
         .floors
         .iter()

@@ -121,6 +121,7 @@ fn words(job: &JobView) -> String {
         Some(Stage::Discovering) => "discovering",
         Some(Stage::Fetching) => "fetching",
         Some(Stage::Replaying) => "replaying",
+        Some(Stage::Waiting) => "waiting for all workers",
         None => job.status.as_str(),
     };
     let total = job

@@ -24,12 +24,14 @@ use super::recorder::Recorder;
 use super::status::{Pause, Status};
 use super::times::Times;
 use crate::clock::Clock;
+use crate::config::CollectionFilter;
 use crate::decode::{self, Decoder, Event, Kind, Peek};
 use crate::ledger::Resume;
 use crate::ledger::continuity::Step;
 use crate::pipeline::{Faults, Point, Progress, Router, Stream};
 use crate::relay::{DisconnectReason, FailedAttempt, Lost, RelayUrl, Signal, Subscription};
 use crate::slot::SlotSet;
+use crate::store::indexed::Indexed;
 use crate::store::{Fact, StoreError};
 use crate::telemetry::repeated;
 use pass::Passing;
@@ -57,8 +59,8 @@ pub(crate) struct ReaderParts {
     pub status: Arc<Status>,
     pub clock: Arc<dyn Clock>,
     pub slots: SlotSet,
-    /// The collections that are stored, as the configuration spells them.
-    pub filter: String,
+    /// The collections that are stored.
+    pub indexed: Indexed,
     /// Where nothing is held: begin at the oldest frame that the relay has, not at its head.
     pub from_oldest: bool,
     /// How old may be what the live stream goes on behind; else it begins at the head.
@@ -76,6 +78,8 @@ pub(crate) struct Reader {
     parts: ReaderParts,
     /// What the past is read for; `None`: the live stream.
     passing: Option<Passing>,
+    /// The collections that are stored of what is routed now.
+    collections: Arc<CollectionFilter>,
     progress: Arc<Progress>,
     watched: watch::Sender<Arc<Progress>>,
     /// Where each relay goes on; the current one's is in `continuity`.
@@ -112,6 +116,8 @@ enum Stop {
     Pause(Pause),
     /// The pass has come to its end.
     Passed,
+    /// Other collections are stored from now on: what is left of the pass has to be looked at anew.
+    OtherCollections,
     /// No frame comes, although the pass is not at its end.
     Stalled,
     /// No frame comes: the relay has to be asked again behind what was read.
@@ -127,6 +133,8 @@ pub(crate) enum End {
     Shutdown,
     /// The pass came to its end. What it did not get the ledger still misses.
     Read,
+    /// It was ended before: what is wanted has changed.
+    Cut,
     /// The relay did not serve it.
     Failed(String),
 }
@@ -150,9 +158,11 @@ impl Reader {
         let progress = parts.recorder.progress();
         let (watched, watching) = watch::channel(progress.clone());
         let metrics = StreamMetrics::new(parts.stream);
+        let collections = parts.indexed.now();
         let reader = Self {
             parts,
             passing: pass.map(Passing::from),
+            collections,
             progress,
             watched,
             tails: HashMap::new(),
@@ -204,6 +214,7 @@ impl Reader {
             Stop::Shutdown => return Ok(Some(End::Shutdown)),
             Stop::Pause(pause) => self.pause(pause, shutdown).await?,
             Stop::Passed => return Ok(Some(End::Read)),
+            Stop::OtherCollections => return Ok(Some(End::Cut)),
             Stop::Stalled => {
                 let why = "no frame came for a minute".to_owned();
                 return Ok(Some(End::Failed(why)));
@@ -325,6 +336,7 @@ impl Reader {
             () = shutdown.cancelled() => Err(Stop::Shutdown),
             () = self.parts.faults.wait() => Ok(None),
             () = pass::news(self.passing.as_mut()) => Ok(None),
+            () = self.parts.indexed.changed() => Ok(None),
         }
     }
 
@@ -333,6 +345,7 @@ impl Reader {
         if let Some(passing) = &mut self.passing {
             passing.learn();
         }
+        self.follow_choices().await?;
         match self.parts.counts_anew.has_changed() {
             Ok(true) => self.count_anew().await,
             // Nobody finds out anything here.

@@ -91,6 +91,7 @@ impl Reader {
             source: Arc::new(Source {
                 relay: relay.to_owned(),
                 generation,
+                collections: self.collections.clone(),
             }),
             run,
             since: tail.map_or(0, |tail| tail.time),
@@ -160,7 +161,11 @@ impl Reader {
             current.run = run;
             let (relay, generation) = (current.relay.clone(), current.generation);
             tracing::warn!(%relay, generation, seq = from + 1, "the relay counts anew: a new generation begins");
-            current.source = Arc::new(Source { relay, generation });
+            current.source = Arc::new(Source {
+                relay,
+                generation,
+                collections: self.collections.clone(),
+            });
         }
         let from = Point {
             seq: from,
@@ -189,6 +194,40 @@ impl Reader {
             }
             None => Ok(()),
         }
+    }
+
+    /// Takes up what is indexed now. A chunk and a span are of the same collections, so what is open goes first; and as long as
+    /// it is not known how the stream goes on, what was routed may yet be claimed by a later span. A pass ends instead, so that
+    /// nothing of it is on its way any more once the next one begins.
+    pub(super) async fn follow_choices(&mut self) -> Result<(), Stop> {
+        let now = self.parts.indexed.now();
+        if Arc::ptr_eq(&now, &self.collections) {
+            return Ok(());
+        }
+        if self.passing.is_some() {
+            return Err(Stop::OtherCollections);
+        }
+        let is_sure = |current: &&Current| current.continuity.is_sure();
+        if !self
+            .current
+            .as_ref()
+            .is_some_and(|current| is_sure(&current))
+        {
+            return Ok(());
+        }
+        self.flush().await;
+        self.collections = now;
+        if let Some(current) = self.current.as_mut() {
+            current.source = Arc::new(Source {
+                collections: self.collections.clone(),
+                ..(*current.source).clone()
+            });
+        }
+        let from = self.parts.router.routed();
+        if let Some(current) = &self.current {
+            self.progress.begin(self.origin(current), from);
+        }
+        Ok(())
     }
 
     fn jumped(&mut self, from: u64, to: u64) {
@@ -243,7 +282,7 @@ impl Reader {
             generation: current.generation,
             run: current.run,
             slots: self.parts.slots,
-            filter: self.parts.filter.clone(),
+            filter: self.collections.to_string(),
             kind: match self.parts.stream {
                 Stream::Live => FactKind::Live,
                 Stream::Replay => FactKind::Replay,

@@ -18,11 +18,12 @@ use super::recorder::Recorder;
 use crate::backfill::look::{Place, Verdict, look};
 use crate::backfill::plan::{self, Task};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{CollectionFilter, Config};
 use crate::ledger::{self, Gap, Resume, Wanted};
 use crate::pipeline::{Faults, Progress, Router};
 use crate::relay::{ProbeLimits, Prober, RelayOptions, RelayUrl};
 use crate::slot::SlotSet;
+use crate::store::indexed::Indexed;
 use crate::store::{Fact, FactKind, Store, StoreError};
 use crate::telemetry::repeated;
 use attempts::{Attempts, Away};
@@ -43,6 +44,10 @@ pub(super) struct WindowParts {
     pub relay: RelayOptions,
     /// One of the replay stream; each pass has another.
     pub router: Router,
+    /// The collections that are stored.
+    pub indexed: Indexed,
+    /// Is told what passes store from now on, when nothing that one routed is on its way.
+    pub replayed: watch::Sender<Arc<CollectionFilter>>,
     pub faults: Arc<Faults>,
     /// Is told when the live stream began a new span: there may be a gap before it.
     pub changed: Arc<Notify>,
@@ -77,6 +82,7 @@ impl Window {
     /// Reads what is missing until the shutdown. Its router is gone afterwards.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<Option<Unsaved>, StoreError> {
         while let Some(facts) = self.facts(&shutdown).await? {
+            self.parts.replayed.send_replace(self.parts.indexed.now());
             let gaps = ledger::gaps(&facts, &self.wanted());
             self.attempts.keep(&gaps);
             self.shown.missing(&gaps);
@@ -98,6 +104,7 @@ impl Window {
         let now = self.parts.clock.now_micros();
         let wanted = Wanted::configured(&self.parts.config, SlotSet::ALL, now);
         Wanted {
+            filter: (*self.parts.indexed.now()).clone(),
             relays: self.away.there(wanted.relays),
             ..wanted
         }
@@ -133,11 +140,12 @@ impl Window {
     }
 
     /// Waits until the ledger is worth reading again; `None` at the shutdown.
-    async fn rest(&self, shutdown: &CancellationToken) -> Option<()> {
+    async fn rest(&mut self, shutdown: &CancellationToken) -> Option<()> {
         let every = self.parts.config.backfill.reread;
         let due = self.attempts.next_due().map_or(every, |due| due.min(every));
         tokio::select! {
             () = tokio::time::sleep(due) => Some(()),
+            () = self.parts.indexed.changed() => Some(()),
             () = new_span(&self.parts.changed, &*self.parts.store) => Some(()),
             () = shutdown.cancelled() => None,
         }
@@ -301,7 +309,7 @@ impl Window {
             from_time: gap.from_time,
             to_time,
             slots: gap.slots,
-            filter: self.parts.config.collections.to_string(),
+            filter: self.parts.indexed.now().to_string(),
             kind,
         }
     }

@@ -77,6 +77,8 @@ impl Window {
                     self.away.leave(&task.first.relay);
                 }
             }
+            // What is left of it is another gap, or wanted by nobody.
+            End::Cut => {}
             _ => self.attempts.read(&task.first),
         }
         self.shown.ends(unsaved.progress.head());
@@ -107,7 +109,7 @@ impl Window {
             status: Arc::new(Status::default()),
             clock: self.parts.clock.clone(),
             slots: SlotSet::default(),
-            filter: config.collections.to_string(),
+            indexed: self.parts.indexed.clone(),
             from_oldest: false,
             resume_within: config.relay.resume_within,
             clock_ahead: config.faults.clock_ahead,

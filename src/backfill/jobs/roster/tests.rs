@@ -10,6 +10,7 @@ use crate::fetch::{FetchOptions, Fetcher};
 use crate::identity::{Identities, IdentityOptions};
 use crate::ledger::Wanted;
 use crate::slot::SlotSet;
+use crate::store::indexed::Indexed;
 use crate::store::memory::MemoryStore;
 use crate::store::{Fact, FactKind, Store};
 
@@ -25,8 +26,9 @@ fn tools(store: &Arc<dyn Store>, collections: &str) -> Arc<Tools> {
         clock,
         budget: Budget::new(1 << 20),
         locks: DidLocks::default(),
+        indexed: Indexed::fixed(CollectionFilter::parse(collections).unwrap()),
         options: JobOptions {
-            collections: CollectionFilter::parse(collections).unwrap(),
+            configured: CollectionFilter::parse(collections).unwrap(),
             json: false,
             signatures: true,
             on_deleted: AccountAction::Purge,

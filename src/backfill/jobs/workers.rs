@@ -1,0 +1,77 @@
+//! What a job waits for: every worker has to take a collection in before its past is fetched. What is written after a repository
+//! was read comes by its live events then.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::model::Stage;
+use super::record::Job;
+use super::roster::{Live, Roster};
+use crate::config::CollectionFilter;
+use crate::ledger;
+use crate::store::StoreError;
+use crate::store::indexed::Chosen;
+
+/// How often the ledger is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+impl Roster {
+    /// Whether every slot's worker takes in, by its newest fact, what is `wanted`.
+    pub async fn workers_follow(
+        &self,
+        wanted: impl Fn(&CollectionFilter) -> bool,
+    ) -> Result<bool, StoreError> {
+        let facts = self.tools().store.facts().await?;
+        Ok(ledger::all_follow(&facts, wanted))
+    }
+
+    /// Whether any of these was chosen while daemons ran, so that some may not follow yet.
+    pub(super) async fn any_is_chosen(&self, collections: &[String]) -> Result<bool, StoreError> {
+        for nsid in collections {
+            if Chosen::of(&*self.tools().store, nsid).await?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Waits until all workers take the job's collections in. `false`: it was told to stop.
+    pub(super) async fn wait_for_workers(
+        &self,
+        job: &mut Job,
+        live: &Live,
+        stop: &CancellationToken,
+    ) -> Result<bool, StoreError> {
+        let wanted = job.body.request.collections.clone();
+        let all = |filter: &CollectionFilter| wanted.iter().all(|nsid| filter.wants(nsid));
+        while job.body.awaits_workers && !self.workers_follow(all).await? {
+            if job.body.stage.replace(Stage::Waiting) != Some(Stage::Waiting) {
+                tracing::info!(
+                    job = job.id,
+                    "a backfill waits until all workers take its collections in"
+                );
+                live.show(job, job.body.counts.clone());
+                self.wake();
+            }
+            let wait = tokio::time::sleep(LOOK);
+            if stop.run_until_cancelled(wait).await.is_none() {
+                return Ok(false);
+            }
+        }
+        job.body.awaits_workers = false;
+        job.body.stage = None;
+        Ok(true)
+    }
+}
+
+impl Job {
+    /// A collection that it is for, if none of those it is for is indexed any more.
+    pub(super) fn outlived(&self, indexed: &CollectionFilter) -> Option<&str> {
+        let mut of = self.body.request.collections.iter();
+        match of.clone().any(|nsid| indexed.wants(nsid)) {
+            true => None,
+            false => of.next().map(String::as_str),
+        }
+    }
+}
