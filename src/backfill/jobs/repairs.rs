@@ -33,7 +33,7 @@ const PLAN: Plan = Plan {
     from: None,
     windowed: false,
     force: true,
-    collection: None,
+    collections: Vec::new(),
 };
 
 /// Works until the shutdown.
@@ -143,12 +143,12 @@ async fn repair(
     attempts: u32,
     cancel: &CancellationToken,
 ) -> Result<Counts, StoreError> {
-    let outcome = match unit::resolve(tools, &PLAN, found, cancel).await {
-        Err(outcome) => outcome,
-        Ok(target) => match fetch(tools, found, &target, cancel).await {
-            Ok(fetched) => unit::finish(tools, &PLAN, found, fetched).await?,
-            Err(failure) => Outcome::Failed(failure),
-        },
+    let outcome = match attempt(tools, found, cancel).await? {
+        // Where to is known by now.
+        Outcome::Failed(failure) if failure.reason == "moved" => {
+            attempt(tools, found, cancel).await?
+        }
+        outcome => outcome,
     };
     // What the answer did not satisfy stays, and is asked for again like a failure. What it asks anew has its own turn.
     let left = tools.store.repairs_of(&found.did).await?;
@@ -163,6 +163,20 @@ async fn repair(
     match outcome {
         Outcome::Failed(failure) => later(tools, found, attempts + 1, failure).await,
         mended => unit::note(tools, REPAIRS, found, attempts, mended, attempts > 0).await,
+    }
+}
+
+async fn attempt(
+    tools: &Tools,
+    found: &Found,
+    cancel: &CancellationToken,
+) -> Result<Outcome, StoreError> {
+    match unit::resolve(tools, &PLAN, found, cancel).await {
+        Err(outcome) => Ok(outcome),
+        Ok(target) => match fetch(tools, found, &target, cancel).await {
+            Ok(fetched) => unit::finish(tools, &PLAN, found, fetched).await,
+            Err(failure) => Ok(Outcome::Failed(failure)),
+        },
     }
 }
 
