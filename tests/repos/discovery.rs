@@ -152,7 +152,7 @@ async fn a_copy_that_is_older_than_what_is_held_is_refused() {
     let store = memory();
     let worker = Worker::start(&network, &store, &How::default()).await;
     let did = network.dids()[0].clone();
-    worker.run(dids(&[did.clone()])).await;
+    worker.run(dids(std::slice::from_ref(&did))).await;
     // A commit that was heard of, but that the relay's copy does not have.
     let repo = store.repo(&did).await.unwrap().unwrap();
     let mut batch = penstock::store::WriteBatch::new();
@@ -167,7 +167,7 @@ async fn a_copy_that_is_older_than_what_is_held_is_refused() {
     network.set_fault(&did, Some(Fault::Broken));
     let forced = JobRequest {
         force: Some(Force::FullSync),
-        ..dids(&[did.clone()])
+        ..dids(std::slice::from_ref(&did))
     };
     let id = worker.begin(forced).await;
     let view = worker.over(id).await;
@@ -218,5 +218,61 @@ async fn a_large_job_has_its_identities_from_the_export() {
     worker.run(forced).await;
     let asked = network.plc_stats().requests - asked;
     assert!(asked <= 4, "{asked}: pages of the export, and who moved");
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collection_that_fails_alone_is_told_and_taken_again_alone() {
+    const LIKE: &str = "app.bsky.feed.like";
+    let network = Network::start(Options {
+        hosts: 2,
+        repos: 2,
+        large: 1,
+        large_records: 4_000,
+        did_web: 0.0,
+        ..Options::default()
+    })
+    .unwrap();
+    let all = network.dids();
+    // Its likes are too many for a list, and its CAR is bad.
+    network.set_fault(&all[0], Some(Fault::BadSignature));
+    let store = memory();
+    let worker = Worker::start(&network, &store, &How::default()).await;
+    let request = JobRequest {
+        collections: vec![LIKE.to_owned(), POST.to_owned()],
+        ..dids(&all)
+    };
+    let id = worker.begin(request).await;
+    let view = worker.over(id).await;
+    assert_eq!(
+        (view.processed_repos, view.failed_repos),
+        (2, 1),
+        "{view:?}"
+    );
+    let rows = worker.roster.failures(id, None, 10).await.unwrap().items;
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    assert_eq!(
+        (rows[0].collection.as_deref(), rows[0].reason.as_str()),
+        (Some(LIKE), "bad_signature")
+    );
+    let of = |records: std::collections::BTreeMap<String, String>, collection: &str| {
+        let inside = |path: &String| path.starts_with(&format!("{collection}/"));
+        records.into_keys().filter(inside).collect::<Vec<_>>()
+    };
+    let now = held(&*store, &all[0]).await;
+    assert!(!of(now.clone(), POST).is_empty());
+    assert_eq!(of(now.clone(), LIKE), Vec::<String>::new());
+    network.set_fault(&all[0], None);
+    let wanted = expected(&network, &all[0]).unwrap();
+    assert_eq!(of(now, POST), of(wanted.clone(), POST));
+    worker.roster.retry(id).await.unwrap();
+    let view = worker.over(id).await;
+    assert_eq!(
+        (view.processed_repos, view.failed_repos),
+        (2, 0),
+        "{view:?}"
+    );
+    assert!(worker.failures(id).await.is_empty());
+    assert_eq!(of(held(&*store, &all[0]).await, LIKE), of(wanted, LIKE));
     worker.stop().await;
 }

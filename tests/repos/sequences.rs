@@ -66,6 +66,7 @@ async fn live(network: &Network, worker: &Worker, did: &str, change: &Change) ->
 async fn a_live_record_before_any_snapshot_does_not_hide_the_history() {
     let network = Network::start(Options {
         repos: 10,
+        did_web: 0.0,
         ..Options::default()
     })
     .unwrap();
@@ -165,9 +166,13 @@ async fn a_gap_stays_open_while_a_host_does_not_list_what_it_has() {
         ..Options::default()
     })
     .unwrap();
-    network.set_host_fault(1, Some(penstock_loadtest::network::Fault::Dead));
     let store = memory();
     let worker = Worker::start(&network, &store, &How::default()).await;
+    worker.run(everything()).await;
+    for did in &network.dids() {
+        network.delete(did);
+    }
+    network.set_host_fault(1, Some(penstock_loadtest::network::Fault::Dead));
     let now = worker.tools.clock.now_micros();
     let facts = [
         fact(256, 0, 700_000, FactKind::Live, now),

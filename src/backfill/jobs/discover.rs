@@ -86,6 +86,10 @@ pub struct Found {
     pub always: bool,
     /// Whether it is fetched only if it was in no listing before.
     pub unlisted_only: bool,
+    /// The only collections of it that are wanted, where not all that its job names are.
+    pub collections: Vec<String>,
+    /// The collections that failed before; empty: all of it, if any.
+    pub failed: Vec<String>,
     /// The questions that it has to answer.
     pub repairs: Vec<Repair>,
 }
@@ -324,13 +328,27 @@ async fn failures(
     cursor: Option<&str>,
 ) -> Result<FoundPage, DiscoverError> {
     let page = tools.store.failures(job, cursor, PAGE).await?;
-    let repos = page.items.into_iter().map(|failure| Found {
-        did: failure.did,
-        always: true,
-        ..Found::default()
-    });
+    let mut repos: Vec<Found> = Vec::new();
+    for failure in page.items {
+        if repos.last().is_none_or(|last| last.did != failure.did) {
+            repos.push(Found {
+                did: failure.did,
+                always: true,
+                ..Found::default()
+            });
+        }
+        if let Some(found) = repos.last_mut() {
+            found.failed.push(failure.collection);
+        }
+    }
+    for found in &mut repos {
+        // One that failed as a whole is wanted as a whole.
+        if found.failed.iter().all(|collection| !collection.is_empty()) {
+            found.collections = found.failed.clone();
+        }
+    }
     Ok(FoundPage {
-        repos: repos.collect(),
+        repos,
         next: page.cursor,
     })
 }

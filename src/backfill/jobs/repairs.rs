@@ -34,7 +34,7 @@ const PLAN: Plan = Plan {
     windowed: false,
     force: true,
     named: true,
-    collection: None,
+    collections: Vec::new(),
 };
 
 /// Works until the shutdown.
@@ -153,12 +153,12 @@ async fn repair(
         let failure = Failure::new("opted_out", message, true);
         return later(tools, found, attempts + 1, failure).await;
     }
-    let outcome = match unit::resolve(tools, &PLAN, found, cancel).await {
-        Err(outcome) => outcome,
-        Ok(target) => match fetch(tools, found, &target, cancel).await {
-            Ok(fetched) => unit::finish(tools, &PLAN, found, fetched).await?,
-            Err(failure) => Outcome::Failed(failure),
-        },
+    let outcome = match attempt(tools, found, cancel).await? {
+        // Where to is known by now.
+        Outcome::Failed(failure) if failure.reason == "moved" => {
+            attempt(tools, found, cancel).await?
+        }
+        outcome => outcome,
     };
     // What the answer did not satisfy stays, and is asked for again like a failure. What it asks anew has its own turn.
     let left = tools.store.repairs_of(&found.did).await?;
@@ -173,6 +173,20 @@ async fn repair(
     match outcome {
         Outcome::Failed(failure) => later(tools, found, attempts + 1, failure).await,
         mended => unit::note(tools, REPAIRS, found, attempts, mended, attempts > 0).await,
+    }
+}
+
+async fn attempt(
+    tools: &Tools,
+    found: &Found,
+    cancel: &CancellationToken,
+) -> Result<Outcome, StoreError> {
+    match unit::resolve(tools, &PLAN, found, cancel).await {
+        Err(outcome) => Ok(outcome),
+        Ok(target) => match fetch(tools, found, &target, cancel).await {
+            Ok(fetched) => unit::finish(tools, &PLAN, found, fetched).await,
+            Err(failure) => Ok(Outcome::Failed(failure)),
+        },
     }
 }
 

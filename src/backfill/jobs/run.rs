@@ -55,6 +55,8 @@ struct Unit {
     relays: usize,
     /// and why: what its own host said.
     failure: Option<Failure>,
+    /// What was written of it while another part failed.
+    counts: Counts,
 }
 
 /// What ended.
@@ -297,7 +299,14 @@ impl Run {
                     Err(failure) => self.failed(unit, Some(target), failure),
                 }
             }
-            Step::Finished(unit, outcome) => self.settle(unit, outcome?),
+            Step::Finished(mut unit, outcome) => match outcome? {
+                Outcome::Partly(counts, left, failure) => {
+                    unit.counts.add(&counts);
+                    unit.found.collections = left;
+                    self.failed(unit, None, failure);
+                }
+                outcome => self.settle(unit, outcome),
+            },
             Step::Again(unit) => self.unresolved.push_back(unit),
             Step::Filled(filled) => self.filled(filled),
             Step::Settled(unit, counts) => {
@@ -406,6 +415,7 @@ impl Run {
             refusals: 0,
             relays: 0,
             failure: None,
+            counts: Counts::default(),
         }));
         let more = next.source < self.job.body.sources.len();
         self.job.body.listed = !more;
@@ -477,6 +487,10 @@ impl Run {
         self.steps.spawn(async move {
             let attempts = unit.attempts.max(1);
             let counts = unit::note(&tools, job, &unit.found, attempts, outcome, retrying).await;
+            let counts = counts.map(|mut counts| {
+                counts.add(&unit.counts);
+                counts
+            });
             Step::Settled(unit, counts)
         });
     }
@@ -526,6 +540,20 @@ impl Job {
 
 fn hash(did: &str) -> u64 {
     xxhash_rust::xxh3::xxh3_64(did.as_bytes())
+}
+
+/// The rows of the collections of a repository that failed; of none: that of the repository.
+pub(super) fn failure_keys(
+    job: u64,
+    did: &str,
+    collections: &[String],
+) -> impl Iterator<Item = JobFailure> {
+    let whole = collections.is_empty().then(|| failure_key(job, did));
+    let each = collections.iter().map(move |collection| JobFailure {
+        collection: collection.clone(),
+        ..failure_key(job, did)
+    });
+    whole.into_iter().chain(each)
 }
 
 /// The row of a failure that is to be cleared.

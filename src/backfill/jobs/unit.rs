@@ -10,11 +10,11 @@ use tokio_util::sync::CancellationToken;
 use super::account::{self, Answer};
 use super::discover::{Found, escaped};
 use super::failure::{Failure, FailureBody};
-use super::listed::{self, ListedCollection};
+use super::listed::{self, ListedCollections};
 use super::model::{CollectionCounts, Force};
 use super::record::{Counts, Job};
 use super::repository::{self, Written};
-use super::run::failure_key;
+use super::run::failure_keys;
 use super::tools::Tools;
 use crate::config::CollectionFilter;
 use crate::decode::Tid;
@@ -30,6 +30,9 @@ use crate::telemetry::metrics as names;
 /// How much older than a gap a revision must be before the gap can't have changed the repository: clocks differ.
 const GAP_MARGIN: u64 = 3_600_000_000;
 
+/// More collections are read as a CAR.
+const MAX_LISTED: usize = 4;
+
 /// What a job wants of each repository.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
@@ -41,8 +44,8 @@ pub(super) struct Plan {
     pub force: bool,
     /// Whether DIDs were named: those who opted out are fetched only then.
     pub named: bool,
-    /// The only collection that is wanted, if it is one.
-    pub collection: Option<String>,
+    /// The only collections that are wanted, if they are few.
+    pub collections: Vec<String>,
 }
 
 impl Plan {
@@ -53,9 +56,9 @@ impl Plan {
             windowed: body.from.is_some() && !body.between,
             named: body.dids > 0,
             force: body.request.force == Some(Force::FullSync),
-            collection: match body.request.collections.as_slice() {
-                [collection] => Some(collection.clone()),
-                _ => None,
+            collections: match body.request.collections.as_slice() {
+                few if few.len() <= MAX_LISTED => few.to_vec(),
+                _ => Vec::new(),
             },
         }
     }
@@ -103,14 +106,16 @@ pub(super) enum Outcome {
     Inactive,
     /// It failed.
     Failed(Failure),
+    /// Written, but for these collections.
+    Partly(Counts, Vec<String>, Failure),
 }
 
 /// What the host gave.
 pub(super) enum Fetched {
     /// The records, which are written.
     Repository(Written),
-    /// One collection of it.
-    Collection(String, ListedCollection),
+    /// Some collections of it, and those that failed.
+    Collections(ListedCollections, Option<(Vec<String>, Failure)>),
     /// What it says about the account.
     Account(Answer),
     /// Nothing newer.
@@ -249,19 +254,50 @@ pub(super) async fn fetch(
             }
         }
     }
-    if let Some(collection) = plan.collection.as_ref().filter(|_| !plan.windowed) {
-        match listed::read(tools, &found.did, collection, target, asked, cancel).await {
-            Ok(Some(listed)) => return Ok(Fetched::Collection(collection.clone(), listed)),
-            // The CAR tells more, or the same better.
-            Ok(None) => {}
-            Err(listed::ReadError::Fetch(error)) => {
-                return account_error(tools, found, target, error, asked, cancel)
-                    .await
-                    .map_err(failed);
-            }
-            Err(listed::ReadError::Store(error)) => return Err(error.into()),
-        }
+    let wanted = match found.collections.as_slice() {
+        [] => &plan.collections,
+        _ => &found.collections,
+    };
+    if wanted.is_empty() || plan.windowed {
+        return whole(tools, plan, found, target, asked, cancel)
+            .await
+            .map_err(failed);
     }
+    let listed = match listed::read(tools, &found.did, wanted, target, asked, cancel).await {
+        Ok(listed) => listed,
+        Err(error) => {
+            return account_error(tools, found, target, error, asked, cancel)
+                .await
+                .map_err(failed);
+        }
+    };
+    let Some(mut listed) = listed else {
+        return whole(tools, plan, found, target, asked, cancel)
+            .await
+            .map_err(failed);
+    };
+    let left = std::mem::take(&mut listed.left);
+    let lost = match left.is_empty() {
+        true => None,
+        // The CAR tells more, or the same better.
+        false => match whole(tools, plan, found, target, asked, cancel).await {
+            Err(failure) if !listed.is_empty() => Some((left, failed(failure))),
+            fetched => return fetched.map_err(failed),
+        },
+    };
+    let written = listed::write(tools, &found.did, target, listed).await?;
+    Ok(Fetched::Collections(written, lost))
+}
+
+/// The repository as its host has it.
+async fn whole(
+    tools: &Tools,
+    plan: &Plan,
+    found: &Found,
+    target: &Target,
+    asked: u64,
+    cancel: &CancellationToken,
+) -> Result<Fetched, Failure> {
     match repository::read(tools, plan, found, target, asked, cancel).await {
         Ok(Some(written)) => Ok(Fetched::Repository(written)),
         Ok(None) if target.held.as_ref().is_some_and(|repo| !repo.active()) => {
@@ -269,11 +305,9 @@ pub(super) async fn fetch(
         }
         Ok(None) => Ok(Fetched::Unchanged),
         Err(repository::ReadError::Fetch(error)) => {
-            account_error(tools, found, target, error, asked, cancel)
-                .await
-                .map_err(failed)
+            account_error(tools, found, target, error, asked, cancel).await
         }
-        Err(repository::ReadError::Failed(failure)) => Err(failed(failure)),
+        Err(repository::ReadError::Failed(failure)) => Err(failure),
     }
 }
 
@@ -349,10 +383,14 @@ pub(super) async fn finish(
     let written = match fetched {
         Fetched::Unchanged => return Ok(Outcome::Skipped),
         Fetched::Account(answer) => return account::take(tools, found, &answer).await,
-        Fetched::Collection(collection, listed) => {
+        Fetched::Collections(listed, lost) => {
             listed::finish(tools, &listed).await?;
             activate(tools, found, listed.was_active, listed.asked).await?;
-            return Ok(Outcome::Done(counted([(collection, listed.records)])));
+            let counts = counted(listed.records);
+            return Ok(match lost {
+                None => Outcome::Done(counts),
+                Some((left, failure)) => Outcome::Partly(counts, left, failure),
+            });
         }
         Fetched::Repository(written) => written,
     };
@@ -434,7 +472,7 @@ pub(super) async fn note(
     retrying: bool,
 ) -> Result<Counts, StoreError> {
     let mut counts = match outcome {
-        Outcome::Failed(failure) => {
+        Outcome::Failed(failure) | Outcome::Partly(_, _, failure) => {
             tracing::info!(
                 job,
                 did = found.did,
@@ -451,11 +489,22 @@ pub(super) async fn note(
                 at: tools.clock.now_micros(),
                 next: None,
             };
-            let row = JobFailure {
-                body: serde_json::to_vec(&body).unwrap_or_default(),
-                ..failure_key(job, &found.did)
-            };
-            tools.store.put_failures(&[row]).await?;
+            let body = serde_json::to_vec(&body).unwrap_or_default();
+            let rows = failure_keys(job, &found.did, &found.collections);
+            let rows: Vec<JobFailure> = rows
+                .map(|key| JobFailure {
+                    body: body.clone(),
+                    ..key
+                })
+                .collect();
+            tools.store.put_failures(&rows).await?;
+            if retrying {
+                let before = failure_keys(job, &found.did, &found.failed);
+                let again =
+                    |key: &JobFailure| rows.iter().any(|row| row.collection == key.collection);
+                let mended: Vec<JobFailure> = before.filter(|key| !again(key)).collect();
+                tools.store.clear_failures(&mended).await?;
+            }
             Counts {
                 failed: 1,
                 ..Counts::default()
@@ -463,10 +512,9 @@ pub(super) async fn note(
         }
         mended => {
             if retrying {
-                tools
-                    .store
-                    .clear_failures(&[failure_key(job, &found.did)])
-                    .await?;
+                let mended: Vec<JobFailure> =
+                    failure_keys(job, &found.did, &found.failed).collect();
+                tools.store.clear_failures(&mended).await?;
             }
             match mended {
                 Outcome::Done(counts) => counts,
