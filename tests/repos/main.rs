@@ -1,5 +1,14 @@
 //! Jobs that fetch repositories, against a simulated network of hosts, a directory of DIDs and a relay's lists.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
+mod crawl;
+#[path = "../installed/mod.rs"]
+mod installed;
 mod jobs;
 mod site;
+mod stores;

@@ -31,10 +31,21 @@ pub struct Worker {
 }
 
 /// How the jobs are set up.
-#[derive(Default)]
 pub struct How {
     pub collections: &'static str,
     pub skip_dids: HashSet<String>,
+    /// Memory of all fetches together.
+    pub memory: u64,
+}
+
+impl Default for How {
+    fn default() -> Self {
+        Self {
+            collections: "",
+            skip_dids: HashSet::new(),
+            memory: MEMORY,
+        }
+    }
 }
 
 impl Worker {
@@ -61,7 +72,7 @@ impl Worker {
             fetcher,
             store: store.clone(),
             clock,
-            budget: Budget::new(MEMORY),
+            budget: Budget::new(how.memory),
             locks: DidLocks::default(),
             options: JobOptions {
                 collections: CollectionFilter::parse(how.collections).unwrap(),

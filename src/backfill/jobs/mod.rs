@@ -8,6 +8,7 @@ mod account;
 mod discover;
 mod estimate;
 mod gaps;
+mod hosts;
 mod listed;
 mod model;
 mod pages;

@@ -4,7 +4,7 @@
 //! on their way: while they are, no page is asked for. Each waits in the queue of its own host, so that a host that is slow or
 //! dead holds no place that another one could use.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,13 +13,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::discover::{self, DiscoverError, Found, FoundPage};
+use super::hosts::Hosts;
 use super::pages::Pages;
 use super::record::{Checkpoint, Counts, Job};
 use super::roster::Live;
 use super::tools::Tools;
 use super::unit::{self, Failure, Fetched, Outcome, Plan};
 use crate::slot::slot_of;
-use crate::store::{JobFailure, StoreError};
+use crate::store::{JobFailure, JobRow, StoreError};
 
 /// Repositories that are found and not settled, of one job.
 const MAX_UNITS: usize = 20_000;
@@ -69,13 +70,6 @@ pub(super) enum Ended {
     Stopped,
 }
 
-/// The units of one host.
-#[derive(Default)]
-struct Host {
-    waiting: VecDeque<(Unit, unit::Target)>,
-    fetching: usize,
-}
-
 pub(super) struct Run {
     tools: Arc<Tools>,
     plan: Arc<Plan>,
@@ -83,7 +77,7 @@ pub(super) struct Run {
     job: Job,
     pages: Pages,
     steps: JoinSet<Step>,
-    hosts: HashMap<Arc<str>, Host>,
+    hosts: Hosts<(Unit, unit::Target)>,
     unresolved: VecDeque<Unit>,
     resolving: usize,
     fetching: usize,
@@ -103,6 +97,7 @@ impl Run {
     pub fn new(tools: Arc<Tools>, live: Arc<Live>, job: Job, cancel: CancellationToken) -> Self {
         let plan = Arc::new(Plan::of(&job));
         let checkpoint = job.body.checkpoint.clone();
+        let hosts = Hosts::new(tools.options.per_host);
         Self {
             pages: Pages::at(checkpoint.clone(), job.body.counts.clone()),
             next: (checkpoint.source < job.body.sources.len()).then_some(checkpoint),
@@ -111,7 +106,7 @@ impl Run {
             live,
             job,
             steps: JoinSet::new(),
-            hosts: HashMap::new(),
+            hosts,
             unresolved: VecDeque::new(),
             resolving: 0,
             fetching: 0,
@@ -174,19 +169,10 @@ impl Run {
                 Step::Resolved(unit, target)
             });
         }
-        let per_host = self.tools.options.per_host;
-        let mut ready: Vec<(Unit, unit::Target)> = Vec::new();
-        for host in self.hosts.values_mut() {
-            while host.fetching < per_host
-                && self.fetching < MAX_FETCHING
-                && let Some(next) = host.waiting.pop_front()
-            {
-                host.fetching += 1;
-                self.fetching += 1;
-                ready.push(next);
-            }
-        }
-        for (unit, target) in ready {
+        while self.fetching < MAX_FETCHING
+            && let Some((unit, target)) = self.hosts.next()
+        {
+            self.fetching += 1;
             let (tools, plan, cancel) =
                 (self.tools.clone(), self.plan.clone(), self.cancel.clone());
             self.steps.spawn(async move {
@@ -220,14 +206,15 @@ impl Run {
                 self.resolving -= 1;
                 match target {
                     Ok(target) => {
-                        let host = self.hosts.entry(target.host.clone()).or_default();
-                        host.waiting.push_back((unit, target));
+                        let host = target.host.clone();
+                        self.hosts.wait(&host, (unit, target));
                     }
                     Err(outcome) => self.settle(unit, outcome),
                 }
             }
             Step::Fetched(unit, host, fetched) => {
-                self.leave(&host);
+                self.fetching -= 1;
+                self.hosts.leave(&host);
                 match fetched {
                     Ok(fetched) => self.finish(unit, fetched),
                     Err(failure) => self.settle(unit, Outcome::Failed(failure)),
@@ -241,16 +228,6 @@ impl Run {
             }
         }
         Ok(None)
-    }
-
-    fn leave(&mut self, name: &Arc<str>) {
-        self.fetching -= 1;
-        if let Some(host) = self.hosts.get_mut(name) {
-            host.fetching -= 1;
-            if host.fetching == 0 && host.waiting.is_empty() {
-                self.hosts.remove(name);
-            }
-        }
     }
 
     /// A listing that failed is asked for again, but not for ever.
@@ -382,14 +359,20 @@ impl Job {
     /// Writes the job over the epoch that was read.
     pub(super) async fn save(&mut self, store: &dyn crate::store::Store) -> Result<(), StoreError> {
         let before = self.epoch;
-        self.epoch += 1;
-        match store.put_job(&self.row()?, Some(before)).await? {
-            true => Ok(()),
-            false => Err(StoreError::Lease(format!(
-                "another process changed the job {}: there must be one worker 0",
+        let row = JobRow {
+            epoch: before + 1,
+            ..self.row()?
+        };
+        if !store.put_job(&row, Some(before)).await? {
+            // Who holds the lease is alone: it was a write of its own that was on its way when the process before it was killed.
+            let message = format!(
+                "the job {} was changed meanwhile, and is read again",
                 self.id
-            ))),
+            );
+            return Err(StoreError::Unavailable(message));
         }
+        self.epoch = row.epoch;
+        Ok(())
     }
 }
 

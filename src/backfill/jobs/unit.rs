@@ -375,6 +375,8 @@ pub(super) async fn finish(
         Fetched::Repository(written) => written,
     };
     if !plan.windowed {
+        // First, for completing waits until all before it is durable, and the questions are cleared right after that.
+        activate(tools, found, &written).await?;
         let complete = written.complete.clone();
         tools
             .store
@@ -385,7 +387,6 @@ pub(super) async fn finish(
                 settled: false,
             })
             .await?;
-        activate(tools, found, &written).await?;
         clear_answered(tools, &written).await?;
     }
     Ok(Outcome::Done(written.counts))
