@@ -68,7 +68,10 @@ async fn empty(kind: &str) -> Option<(Arc<dyn Store>, Box<dyn Any>)> {
         "embedded" => {
             let dir = tempfile::tempdir().unwrap();
             let options = EmbeddedOptions::new(dir.path().join("store"));
-            Some((Arc::new(EmbeddedStore::open(options).unwrap()), Box::new(dir)))
+            Some((
+                Arc::new(EmbeddedStore::open(options).unwrap()),
+                Box::new(dir),
+            ))
         }
         "cql" => {
             // It ends with this process.
