@@ -171,7 +171,9 @@ async fn a_crawl_of_a_network_holds_all_of_it_whatever_happens() {
     let relay = relay(&network);
     let installation = installation(&network, &relay);
     let mut daemon = installation.start();
-    daemon.address().await;
+    let socket = installation.socket();
+    let answers = async || get(&socket, "/healthz").await.is_some();
+    daemon.until("it answers", answers).await;
     let began = Instant::now();
     let id = installation.prints(&["backfill", "start"]).await;
     let mut crawl = Crawl {
