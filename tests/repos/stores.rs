@@ -11,7 +11,7 @@ use penstock::store::memory::MemoryStore;
 pub type Home = Arc<dyn Any + Send + Sync>;
 
 /// Repositories of a network with every fault, where the jobs are in this process.
-pub const MANY: usize = 500;
+pub const MANY: usize = 2_000;
 
 /// An empty store and its home; `None`, and a word on it, where there can't be one.
 pub async fn empty() -> Option<(Arc<dyn Store>, Home)> {
