@@ -4,8 +4,9 @@ use penstock::backfill::jobs::{Force, JobRequest};
 use penstock::store::{Repair, RepairKind, RepoStatus, StatusWrite, Store, WriteBatch};
 use penstock_loadtest::network::{Fault, Network, Options};
 
-use crate::jobs::{dids, everything, memory};
+use crate::jobs::{dids, everything};
 use crate::site::{How, Worker, check, expected, held};
+use crate::stores;
 
 fn repair(did: &str, kind: RepairKind, reason: &str) -> Repair {
     Repair {
@@ -49,7 +50,9 @@ async fn no_repairs(store: &dyn Store) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_account_wrote_while_it_counted_as_inactive_is_fetched() {
     let network = Network::start(Options::default()).unwrap();
-    let store = memory();
+    let Some((store, _home)) = stores::empty().await else {
+        return;
+    };
     let worker = Worker::start(&network, &store, &How::default()).await;
     worker.run(everything()).await;
     let all = network.dids();
@@ -97,7 +100,9 @@ async fn an_account_that_moves_and_is_then_deleted_on_the_old_host_stays() {
         ..Options::default()
     })
     .unwrap();
-    let store = memory();
+    let Some((store, _home)) = stores::empty().await else {
+        return;
+    };
     let worker = Worker::start(&network, &store, &How::default()).await;
     worker.run(everything()).await;
     let all = network.dids();
@@ -138,7 +143,9 @@ async fn an_imported_account_is_had_by_its_earlier_key_and_its_newer_revision() 
         ..Options::default()
     })
     .unwrap();
-    let store = memory();
+    let Some((store, _home)) = stores::empty().await else {
+        return;
+    };
     let worker = Worker::start(&network, &store, &How::default()).await;
     let view = worker.run(everything()).await;
     assert_eq!((view.failed_repos, view.inactive_repos), (0, 0), "{view:?}");

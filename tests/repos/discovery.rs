@@ -3,8 +3,9 @@
 use penstock::backfill::jobs::{Force, JobRequest, JobStatus, Jobs};
 use penstock_loadtest::network::{Fault, Network, Options, RelayLists, RelayRepos};
 
-use crate::jobs::{dids, everything, memory};
+use crate::jobs::{dids, everything};
 use crate::site::{How, Worker, check, expected, held};
+use crate::stores;
 
 const POST: &str = "app.bsky.feed.post";
 
@@ -16,7 +17,9 @@ async fn without_a_list_by_collection_all_repositories_are_looked_at() {
         ..Options::default()
     })
     .unwrap();
-    let store = memory();
+    let Some((store, _home)) = stores::empty().await else {
+        return;
+    };
     let worker = Worker::start(&network, &store, &How::default()).await;
     let request = JobRequest {
         collections: vec!["app.bsky.feed.like".to_owned(), POST.to_owned()],
@@ -43,7 +46,9 @@ async fn without_any_list_of_repositories_each_host_is_asked() {
     })
     .unwrap();
     network.set_host_fault(1, Some(Fault::Dead));
-    let store = memory();
+    let Some((store, _home)) = stores::empty().await else {
+        return;
+    };
     let mut worker = Worker::start(&network, &store, &How::default()).await;
     let id = worker.begin(everything()).await;
     // Killed in the middle of the first host's list, and in that of the last one.
@@ -81,7 +86,9 @@ async fn a_relay_that_lists_nothing_fails_the_job_and_says_so() {
         ..Options::default()
     })
     .unwrap();
-    let store = memory();
+    let Some((store, _home)) = stores::empty().await else {
+        return;
+    };
     let worker = Worker::start(&network, &store, &How::default()).await;
     let id = worker.begin(everything()).await;
     let view = worker.over(id).await;
@@ -113,7 +120,9 @@ async fn a_relay_gives_what_a_host_does_not() {
     ] {
         network.set_fault(&all[at], Some(fault));
     }
-    let store = memory();
+    let Some((store, _home)) = stores::empty().await else {
+        return;
+    };
     let worker = Worker::start(&network, &store, &How::default()).await;
     let id = worker.begin(everything()).await;
     let view = worker.over(id).await;
@@ -149,7 +158,9 @@ async fn a_copy_that_is_older_than_what_is_held_is_refused() {
         ..Options::default()
     })
     .unwrap();
-    let store = memory();
+    let Some((store, _home)) = stores::empty().await else {
+        return;
+    };
     let worker = Worker::start(&network, &store, &How::default()).await;
     let did = network.dids()[0].clone();
     worker.run(dids(std::slice::from_ref(&did))).await;
@@ -196,7 +207,9 @@ async fn a_large_job_has_its_identities_from_the_export() {
         ..Options::default()
     })
     .unwrap();
-    let store = memory();
+    let Some((store, _home)) = stores::empty().await else {
+        return;
+    };
     let how = How {
         export_above: Some(100),
         ..How::default()
@@ -236,7 +249,9 @@ async fn a_collection_that_fails_alone_is_told_and_taken_again_alone() {
     let all = network.dids();
     // Its likes are too many for a list, and its CAR is bad.
     network.set_fault(&all[0], Some(Fault::BadSignature));
-    let store = memory();
+    let Some((store, _home)) = stores::empty().await else {
+        return;
+    };
     let worker = Worker::start(&network, &store, &How::default()).await;
     let request = JobRequest {
         collections: vec![LIKE.to_owned(), POST.to_owned()],

@@ -9,8 +9,9 @@ use penstock::store::{Fact, FactKind, RecordBody, RecordWrite, RevWrite, Store, 
 use penstock_loadtest::network::{Change, Network, Options};
 use tokio_util::sync::CancellationToken;
 
-use crate::jobs::{everything, memory};
+use crate::jobs::everything;
 use crate::site::{How, Worker, check, expected, held};
+use crate::stores;
 
 /// What a live commit of this change writes.
 async fn live(network: &Network, worker: &Worker, did: &str, change: &Change) -> WriteBatch {
@@ -70,7 +71,9 @@ async fn a_live_record_before_any_snapshot_does_not_hide_the_history() {
         ..Options::default()
     })
     .unwrap();
-    let store = memory();
+    let Some((store, _home)) = stores::empty().await else {
+        return;
+    };
     let worker = Worker::start(&network, &store, &How::default()).await;
     for did in &network.dids() {
         let change = network.create(did).unwrap();
@@ -115,7 +118,9 @@ async fn a_delete_in_a_gap_that_no_relay_has_any_more_is_applied() {
         ..Options::default()
     })
     .unwrap();
-    let store = memory();
+    let Some((store, _home)) = stores::empty().await else {
+        return;
+    };
     let worker = Worker::start(&network, &store, &How::default()).await;
     worker.run(everything()).await;
     // While nobody listened: a delete, an edit, a new record; then the relay has only what is newer.
@@ -166,7 +171,9 @@ async fn a_gap_stays_open_while_a_host_does_not_list_what_it_has() {
         ..Options::default()
     })
     .unwrap();
-    let store = memory();
+    let Some((store, _home)) = stores::empty().await else {
+        return;
+    };
     let worker = Worker::start(&network, &store, &How::default()).await;
     worker.run(everything()).await;
     for did in &network.dids() {

@@ -32,11 +32,23 @@ pub struct Worker {
 }
 
 /// How the jobs are set up.
-#[derive(Default)]
 pub struct How {
     pub collections: &'static str,
     pub skip_dids: HashSet<String>,
     pub export_above: Option<u64>,
+    /// Memory of all fetches together.
+    pub memory: u64,
+}
+
+impl Default for How {
+    fn default() -> Self {
+        Self {
+            collections: "",
+            skip_dids: HashSet::new(),
+            export_above: None,
+            memory: MEMORY,
+        }
+    }
 }
 
 impl Worker {
@@ -63,7 +75,7 @@ impl Worker {
             fetcher,
             store: store.clone(),
             clock,
-            budget: Budget::new(MEMORY),
+            budget: Budget::new(how.memory),
             locks: DidLocks::default(),
             indexed: Indexed::fixed(CollectionFilter::parse(how.collections).unwrap()),
             options: JobOptions {

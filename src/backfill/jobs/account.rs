@@ -207,8 +207,8 @@ pub(super) async fn take(
         .into_iter()
         .filter(|repair| deleted || repair.kind == RepairKind::Status)
         .collect();
-    tokio::time::sleep(tools.store.sync_lag()).await;
     if !answered.is_empty() {
+        tokio::time::sleep(tools.store.sync_lag()).await;
         tools.store.clear_repairs(&answered).await?;
     }
     drop(guard);

@@ -23,6 +23,7 @@ mod scope;
 mod single;
 mod tools;
 mod triggers;
+mod turns;
 mod unit;
 mod workers;
 

@@ -44,14 +44,17 @@ pub(super) async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), StoreError> {
     let mut job = live.job();
-    job.body.listed = true;
-    job.save(&*tools.store).await?;
     while !shutdown.is_cancelled() {
         let passed = shutdown
             .run_until_cancelled(pass(&tools, &live, &mut job, &shutdown))
             .await;
         match passed {
-            Some(Err(StoreError::Unavailable(_))) | Some(Ok(())) | None => {}
+            Some(Ok(())) | None => {}
+            Some(Err(StoreError::Unavailable(error))) => {
+                tracing::warn!(error, "the repairs wait for the store");
+                live.read_again(&*tools.store).await?;
+                job = live.job();
+            }
             Some(Err(error)) => return Err(error),
         }
         let wait = tokio::time::sleep(PASS_EVERY);

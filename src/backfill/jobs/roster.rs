@@ -22,7 +22,7 @@ use super::scope;
 use super::tools::Tools;
 use crate::decode::syntax;
 use crate::decode::time::format_datetime;
-use crate::store::{Choice, ChoiceKind, JobRow, Page, StoreError};
+use crate::store::{Choice, ChoiceKind, JobRow, Page, Store, StoreError};
 use crate::telemetry::metrics as names;
 
 /// The standing job that works the repairs off.
@@ -64,6 +64,19 @@ impl Live {
 
     pub(super) fn job(&self) -> Job {
         self.state().0.clone()
+    }
+
+    /// Shows what is stored: whether the last write went through is not known.
+    pub(super) async fn read_again(&self, store: &dyn Store) -> Result<(), StoreError> {
+        match store.job(self.job().id).await {
+            Ok(Some(row)) => {
+                let job = Job::read(&row)?;
+                self.show(&job, job.body.counts.clone());
+                Ok(())
+            }
+            Ok(None) | Err(StoreError::Unavailable(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) fn view(&self, now: u64) -> JobView {
@@ -126,6 +139,7 @@ impl Roster {
         let mut body = JobBody::new(request, JobType::Repairs, "repairs".to_owned(), now);
         body.status = JobStatus::Running;
         body.started = Some(now);
+        body.listed = true;
         let job = Job {
             id: REPAIRS,
             epoch: 1,
@@ -261,22 +275,7 @@ impl Roster {
             if shutdown.run_until_cancelled(wait).await.is_none() {
                 return Ok(());
             }
-            self.read_again(&live).await?;
-        }
-    }
-
-    /// What is stored of a job: whether its last write went through is not known.
-    async fn read_again(&self, live: &Live) -> Result<(), StoreError> {
-        let id = live.job().id;
-        match self.tools.store.job(id).await {
-            Ok(Some(row)) => {
-                let job = Job::read(&row)?;
-                let counts = job.body.counts.clone();
-                live.show(&job, counts);
-                Ok(())
-            }
-            Ok(None) | Err(StoreError::Unavailable(_)) => Ok(()),
-            Err(error) => Err(error),
+            live.read_again(&*self.tools.store).await?;
         }
     }
 

@@ -4,7 +4,7 @@
 //! on their way: while they are, no page is asked for. Each waits in the queue of its own host, so that a host that is slow or
 //! dead holds no place that another one could use.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,11 +18,12 @@ use super::pages::Pages;
 use super::record::{Checkpoint, Counts, Job};
 use super::roster::Live;
 use super::tools::Tools;
+use super::turns::Turns;
 use super::unit::{self, Fetched, Outcome, Plan};
 use crate::fetch::FetchError;
 use crate::identity::Filled;
 use crate::slot::slot_of;
-use crate::store::{JobFailure, StoreError};
+use crate::store::{JobFailure, JobRow, StoreError};
 
 /// Repositories that are found and not settled, of one job.
 const MAX_UNITS: usize = 20_000;
@@ -84,13 +85,6 @@ pub(super) enum Ended {
     Stopped,
 }
 
-/// The units of one host.
-#[derive(Default)]
-struct Host {
-    waiting: VecDeque<(Unit, unit::Target)>,
-    fetching: usize,
-}
-
 pub(super) struct Run {
     tools: Arc<Tools>,
     plan: Arc<Plan>,
@@ -99,7 +93,7 @@ pub(super) struct Run {
     pages: Pages,
     lister: Arc<Lister>,
     steps: JoinSet<Step>,
-    hosts: HashMap<Arc<str>, Host>,
+    hosts: Turns<(Unit, unit::Target)>,
     unresolved: VecDeque<Unit>,
     resolving: usize,
     fetching: usize,
@@ -121,6 +115,7 @@ impl Run {
     pub fn new(tools: Arc<Tools>, live: Arc<Live>, job: Job, cancel: CancellationToken) -> Self {
         let plan = Arc::new(Plan::of(&job));
         let checkpoint = job.body.checkpoint.clone();
+        let hosts = Turns::new(tools.options.per_host);
         Self {
             pages: Pages::at(checkpoint.clone(), job.body.counts.clone()),
             lister: Arc::new(Lister::new(job.id)),
@@ -130,7 +125,7 @@ impl Run {
             live,
             job,
             steps: JoinSet::new(),
-            hosts: HashMap::new(),
+            hosts,
             unresolved: VecDeque::new(),
             resolving: 0,
             fetching: 0,
@@ -195,19 +190,10 @@ impl Run {
                 Step::Resolved(unit, target)
             });
         }
-        let per_host = self.tools.options.per_host;
-        let mut ready: Vec<(Unit, unit::Target)> = Vec::new();
-        for host in self.hosts.values_mut() {
-            while host.fetching < per_host
-                && self.fetching < MAX_FETCHING
-                && let Some(next) = host.waiting.pop_front()
-            {
-                host.fetching += 1;
-                self.fetching += 1;
-                ready.push(next);
-            }
-        }
-        for (unit, target) in ready {
+        while self.fetching < MAX_FETCHING
+            && let Some((unit, target)) = self.hosts.next()
+        {
+            self.fetching += 1;
             let (tools, plan, cancel) =
                 (self.tools.clone(), self.plan.clone(), self.cancel.clone());
             self.steps.spawn(async move {
@@ -285,15 +271,16 @@ impl Run {
                 self.resolving -= 1;
                 match target {
                     Ok(target) => {
-                        let host = self.hosts.entry(target.host.clone()).or_default();
-                        host.waiting.push_back((unit, target));
+                        let host = target.host.clone();
+                        self.hosts.wait(&host, (unit, target));
                     }
                     Err(Outcome::Failed(failure)) => self.failed(unit, None, failure),
                     Err(outcome) => self.settle(unit, outcome),
                 }
             }
             Step::Fetched(unit, target, fetched) => {
-                self.leave(&target.host);
+                self.fetching -= 1;
+                self.hosts.leave(&target.host);
                 match fetched {
                     Ok(fetched) => self.finish(unit, fetched),
                     Err(failure) => self.failed(unit, Some(target), failure),
@@ -315,16 +302,6 @@ impl Run {
             }
         }
         Ok(None)
-    }
-
-    fn leave(&mut self, name: &Arc<str>) {
-        self.fetching -= 1;
-        if let Some(host) = self.hosts.get_mut(name) {
-            host.fetching -= 1;
-            if host.fetching == 0 && host.waiting.is_empty() {
-                self.hosts.remove(name);
-            }
-        }
     }
 
     /// A page that can't be had: elsewhere, without that host, or later; else gives why the job can't go on.
@@ -451,8 +428,8 @@ impl Run {
             let target = target.at_relay(relay);
             unit.relays += 1;
             unit.failure = Some(failure);
-            let host = self.hosts.entry(target.host.clone()).or_default();
-            host.waiting.push_back((unit, target));
+            let host = target.host.clone();
+            self.hosts.wait(&host, (unit, target));
             return;
         }
         self.settle(unit, Outcome::Failed(failure));
@@ -527,14 +504,20 @@ impl Job {
     /// Writes the job over the epoch that was read.
     pub(super) async fn save(&mut self, store: &dyn crate::store::Store) -> Result<(), StoreError> {
         let before = self.epoch;
-        self.epoch += 1;
-        match store.put_job(&self.row()?, Some(before)).await? {
-            true => Ok(()),
-            false => Err(StoreError::Lease(format!(
-                "another process changed the job {}: there must be one worker 0",
+        let row = JobRow {
+            epoch: before + 1,
+            ..self.row()?
+        };
+        if !store.put_job(&row, Some(before)).await? {
+            // Who holds the lease is alone: it was a write of its own that was on its way when the process before it was killed.
+            let message = format!(
+                "the job {} was changed meanwhile, and is read again",
                 self.id
-            ))),
+            );
+            return Err(StoreError::Unavailable(message));
         }
+        self.epoch = row.epoch;
+        Ok(())
     }
 }
 

@@ -394,23 +394,21 @@ pub(super) async fn finish(
         }
         Fetched::Repository(written) => written,
     };
+    // First, for completing waits until all before it is durable, and the questions are cleared right after that. A relay's copy says
+    // nothing of the account.
+    if written.of_pds {
+        activate(tools, found, written.was_active, written.asked).await?;
+    }
     if !plan.windowed {
-        let complete = written.complete.clone();
         tools
             .store
             .complete_snapshot(SnapshotDone {
                 did: found.did.clone(),
                 scopes: written.scopes.clone(),
-                complete,
+                complete: written.complete.clone(),
                 settled: false,
             })
             .await?;
-    }
-    // A relay's copy says nothing of the account.
-    if written.of_pds {
-        activate(tools, found, written.was_active, written.asked).await?;
-    }
-    if !plan.windowed {
         clear_answered(tools, &written).await?;
     }
     Ok(Outcome::Done(written.counts))
