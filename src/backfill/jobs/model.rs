@@ -74,6 +74,18 @@ pub enum Stage {
     Waiting,
 }
 
+impl Stage {
+    /// As it is shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Discovering => "discovering",
+            Self::Fetching => "fetching",
+            Self::Replaying => "replaying",
+            Self::Waiting => "waiting",
+        }
+    }
+}
+
 /// What `force` asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

@@ -1,0 +1,192 @@
+//! What is asked of the jobs: to start, show, cancel and retry them.
+
+use async_trait::async_trait;
+use std::sync::Arc;
+
+use super::super::discover::Source;
+use super::super::estimate;
+use super::super::failure::FailureBody;
+use super::super::gaps;
+use super::super::model::{
+    Estimate, FailureView, JobRequest, JobStatus, JobView, Jobs, JobsError, Started,
+};
+use super::super::record::{Checkpoint, Job};
+use super::{Live, REPAIRS, Roster, STOP};
+use crate::decode::syntax;
+use crate::decode::time::format_datetime;
+use crate::store::{JobRow, Page};
+
+impl Roster {
+    /// Refuses what can't be done as it was asked for.
+    fn check(&self, request: &JobRequest) -> Result<(), JobsError> {
+        let indexed = self.tools.indexed.now();
+        if let Some(name) = request.collections.iter().find(|name| !indexed.wants(name)) {
+            return Err(JobsError::Invalid {
+                field: "collection",
+                message: format!("{name} is not indexed: add it to 'collections' first"),
+            });
+        }
+        if let Some(did) = request.dids.iter().find(|did| !syntax::is_did(did)) {
+            return Err(JobsError::Invalid {
+                field: "did",
+                message: format!("{did:?} is no DID"),
+            });
+        }
+        Ok(())
+    }
+
+    async fn read(&self, id: u64) -> Result<Job, JobsError> {
+        let row: Option<JobRow> = self.tools.store.job(id).await?;
+        let row = row.ok_or(JobsError::NotFound(id))?;
+        Ok(Job::read(&row)?)
+    }
+}
+
+#[async_trait]
+impl Jobs for Roster {
+    async fn start(&self, mut request: JobRequest, by_ledger: bool) -> Result<Started, JobsError> {
+        self.check(&request)?;
+        let unscoped =
+            request.collections.is_empty() && request.dids.is_empty() && request.days.is_none();
+        if by_ledger && unscoped && request.force.is_none() {
+            match gaps::decide(&self.ledger, &self.tools).await? {
+                Some(force) => request.force = Some(force),
+                None => {
+                    let message = "Nothing between what is held is missing.";
+                    return Ok(Started::NotNeeded(message.to_owned()));
+                }
+            }
+        }
+        self.begin(request).await
+    }
+
+    async fn estimate(&self, request: JobRequest) -> Result<Estimate, JobsError> {
+        self.check(&request)?;
+        estimate::estimate(&self.tools, &request).await
+    }
+
+    async fn list(&self, cursor: Option<&str>, limit: usize) -> Result<Page<JobView>, JobsError> {
+        let page = self.tools.store.jobs(cursor, limit).await?;
+        let now = self.tools.clock.now_micros();
+        let mut items = Vec::new();
+        for row in &page.items {
+            items.push(match self.find(row.id) {
+                Some(live) => live.view(now),
+                None => {
+                    let job = Job::read(row)?;
+                    job.view(&job.body.counts, now)
+                }
+            });
+        }
+        Ok(Page {
+            items,
+            cursor: page.cursor,
+        })
+    }
+
+    async fn get(&self, id: u64) -> Result<JobView, JobsError> {
+        let now = self.tools.clock.now_micros();
+        if let Some(live) = self.find(id) {
+            return Ok(live.view(now));
+        }
+        let job = self.read(id).await?;
+        Ok(job.view(&job.body.counts, now))
+    }
+
+    async fn failures(
+        &self,
+        id: u64,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<FailureView>, JobsError> {
+        if self.find(id).is_none() {
+            self.read(id).await?;
+        }
+        let page = self.tools.store.failures(id, cursor, limit).await?;
+        let items = page.items.into_iter().filter_map(|failure| {
+            let body: FailureBody = serde_json::from_slice(&failure.body).ok()?;
+            Some(FailureView {
+                did: failure.did,
+                collection: Some(failure.collection).filter(|name| !name.is_empty()),
+                reason: body.reason,
+                message: body.message,
+                host: body.host,
+                attempts: body.attempts,
+                failed_at: format_datetime(body.at),
+                next_at: body.next.map(format_datetime),
+            })
+        });
+        Ok(Page {
+            items: items.collect(),
+            cursor: page.cursor,
+        })
+    }
+
+    async fn cancel(&self, id: u64) -> Result<JobView, JobsError> {
+        if id == REPAIRS {
+            let message = "the standing job that works repairs off can't be cancelled";
+            return Err(JobsError::Conflict(message.to_owned()));
+        }
+        let Some(live) = self.find(id) else {
+            return self.get(id).await;
+        };
+        live.cancel.cancel();
+        self.wake.notify_one();
+        let mut over = live.over.subscribe();
+        let waiting = tokio::time::timeout(STOP, over.wait_for(|over| *over));
+        let _ = waiting.await;
+        self.get(id).await
+    }
+
+    async fn retry(&self, id: u64) -> Result<JobView, JobsError> {
+        let making = self.making.lock().await;
+        if self.find(id).is_some() {
+            return self.get(id).await;
+        }
+        let mut job = self.read(id).await?;
+        let failures = self.tools.store.failures(id, None, 1).await?;
+        let unlisted = job.body.status != JobStatus::Completed;
+        let lost = job.body.lost_hosts.count() > 0;
+        if failures.items.is_empty() && !unlisted && !lost {
+            return self.get(id).await;
+        }
+        if let Some(running) = self.of_scope(&job.body.scope) {
+            let message = format!("the job {running} over the same scope is not over");
+            return Err(JobsError::Conflict(message));
+        }
+        job.again(unlisted);
+        job.body.updated = self.tools.clock.now_micros();
+        job.save(&*self.tools.store).await?;
+        let live = Arc::new(Live::new(job));
+        self.active().insert(id, live);
+        drop(making);
+        self.wake.notify_one();
+        self.get(id).await
+    }
+}
+
+impl Job {
+    /// Back to work: on what failed, and where it was cancelled or failed as a whole also on what was not reached.
+    fn again(&mut self, unlisted: bool) {
+        let body = &mut self.body;
+        body.status = JobStatus::Pending;
+        (body.completed, body.error) = (None, None);
+        let lost = body.take_lost_hosts();
+        if unlisted {
+            body.listed &= lost.is_empty();
+            body.sources.extend(lost);
+        } else {
+            body.sources = vec![Source::Failures];
+            body.sources.extend(lost);
+            body.checkpoint = Checkpoint::default();
+            body.listed = false;
+            body.retrying = true;
+        }
+        // What failed is counted anew.
+        let failed = if unlisted { 0 } else { body.counts.failed };
+        let counts = &mut body.counts;
+        counts.found = counts.found.saturating_sub(failed);
+        counts.processed = counts.processed.saturating_sub(failed);
+        counts.failed -= failed;
+    }
+}
