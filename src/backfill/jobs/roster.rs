@@ -9,14 +9,13 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::discover::Source;
 use super::estimate;
 use super::failure::FailureBody;
 use super::gaps::{self, LedgerNow};
 use super::model::{
     Estimate, FailureView, JobRequest, JobStatus, JobType, JobView, Jobs, JobsError, Started,
 };
-use super::record::{Checkpoint, Counts, Job, JobBody};
+use super::record::{Counts, Job, JobBody};
 use super::run::{Ended, Run};
 use super::scope;
 use super::tools::Tools;
@@ -557,32 +556,6 @@ impl Jobs for Roster {
         drop(making);
         self.wake.notify_one();
         self.get(id).await
-    }
-}
-
-impl Job {
-    /// Back to work: on what failed, and where it was cancelled or failed as a whole also on what was not reached.
-    fn again(&mut self, unlisted: bool) {
-        let body = &mut self.body;
-        body.status = JobStatus::Pending;
-        (body.completed, body.error) = (None, None);
-        let lost = body.take_lost_hosts();
-        if unlisted {
-            body.listed &= lost.is_empty();
-            body.sources.extend(lost);
-        } else {
-            body.sources = vec![Source::Failures];
-            body.sources.extend(lost);
-            body.checkpoint = Checkpoint::default();
-            body.listed = false;
-            body.retrying = true;
-        }
-        // What failed is counted anew.
-        let failed = if unlisted { 0 } else { body.counts.failed };
-        let counts = &mut body.counts;
-        counts.found = counts.found.saturating_sub(failed);
-        counts.processed = counts.processed.saturating_sub(failed);
-        counts.failed -= failed;
     }
 }
 
