@@ -320,3 +320,29 @@ impl Job {
         Some(seconds * left as f64 / counts.processed as f64)
     }
 }
+
+impl Job {
+    /// Back to work: on what failed, and where it was cancelled or failed as a whole also on what was not reached.
+    pub(super) fn again(&mut self, unlisted: bool) {
+        let body = &mut self.body;
+        body.status = JobStatus::Pending;
+        (body.completed, body.error) = (None, None);
+        let lost = body.take_lost_hosts();
+        if unlisted {
+            body.listed &= lost.is_empty();
+            body.sources.extend(lost);
+        } else {
+            body.sources = vec![Source::Failures];
+            body.sources.extend(lost);
+            body.checkpoint = Checkpoint::default();
+            body.listed = false;
+            body.retrying = true;
+        }
+        // What failed is counted anew.
+        let failed = if unlisted { 0 } else { body.counts.failed };
+        let counts = &mut body.counts;
+        counts.found = counts.found.saturating_sub(failed);
+        counts.processed = counts.processed.saturating_sub(failed);
+        counts.failed -= failed;
+    }
+}

@@ -277,7 +277,9 @@ impl Roster {
     /// The oldest job that waits.
     fn next(&self, busy: &HashSet<u64>) -> Option<Arc<Live>> {
         let active = self.active();
-        let id = active.keys().filter(|id| !busy.contains(id)).min()?;
+        // The standing one ends only with the process: it is never taken up again.
+        let waits = |id: &&u64| **id != REPAIRS && !busy.contains(*id);
+        let id = active.keys().filter(waits).min()?;
         active.get(id).cloned()
     }
 

@@ -3,14 +3,13 @@
 use async_trait::async_trait;
 use std::sync::Arc;
 
-use super::super::discover::Source;
 use super::super::estimate;
 use super::super::failure::FailureBody;
 use super::super::gaps;
 use super::super::model::{
     Estimate, FailureView, JobRequest, JobStatus, JobView, Jobs, JobsError, Started,
 };
-use super::super::record::{Checkpoint, Job};
+use super::super::record::Job;
 use super::{Live, REPAIRS, Roster, STOP};
 use crate::decode::syntax;
 use crate::decode::time::format_datetime;
@@ -162,31 +161,5 @@ impl Jobs for Roster {
         drop(making);
         self.wake.notify_one();
         self.get(id).await
-    }
-}
-
-impl Job {
-    /// Back to work: on what failed, and where it was cancelled or failed as a whole also on what was not reached.
-    fn again(&mut self, unlisted: bool) {
-        let body = &mut self.body;
-        body.status = JobStatus::Pending;
-        (body.completed, body.error) = (None, None);
-        let lost = body.take_lost_hosts();
-        if unlisted {
-            body.listed &= lost.is_empty();
-            body.sources.extend(lost);
-        } else {
-            body.sources = vec![Source::Failures];
-            body.sources.extend(lost);
-            body.checkpoint = Checkpoint::default();
-            body.listed = false;
-            body.retrying = true;
-        }
-        // What failed is counted anew.
-        let failed = if unlisted { 0 } else { body.counts.failed };
-        let counts = &mut body.counts;
-        counts.found = counts.found.saturating_sub(failed);
-        counts.processed = counts.processed.saturating_sub(failed);
-        counts.failed -= failed;
     }
 }
