@@ -167,9 +167,26 @@ pub async fn not_caught_up(world: &World, penstock: &Penstock) -> Vec<String> {
     differences("penstock repos", &expected.collect(), &found.collect())
 }
 
+/// A `#sync` is answered by reading the repository, which does not tell which commit wrote a record: it then is of a later one.
+fn allow_repairs(world: &World, records: &mut Records) {
+    for account in world.accounts() {
+        for ((collection, rkey), held) in &account.records {
+            let key = (account.did.clone(), collection.clone(), rkey.clone());
+            let Some(record) = records.get_mut(&key) else {
+                continue;
+            };
+            let rev = record["rev"].as_str().unwrap_or_default();
+            if held.rev.as_str() < rev && rev <= account.rev.as_str() {
+                record["rev"] = json!(held.rev);
+            }
+        }
+    }
+}
+
 /// Every record in `penstock dump` is as it was published, with and beside hidden accounts, and none is missing.
 pub async fn dump_agrees(world: &World, penstock: &Penstock) {
     let mut all = dumped(&penstock.lines(&["dump"]).await);
+    allow_repairs(world, &mut all);
     // What was held of a deleted account goes when a repair has confirmed the deletion.
     let deleted: Vec<&str> = world
         .accounts()
@@ -183,7 +200,8 @@ pub async fn dump_agrees(world: &World, penstock: &Penstock) {
         &all,
     );
 
-    let active = dumped(&penstock.lines(&["dump", "--active"]).await);
+    let mut active = dumped(&penstock.lines(&["dump", "--active"]).await);
+    allow_repairs(world, &mut active);
     same(
         "penstock dump --active",
         &records_of(world.accounts().filter(|account| account.status.is_none())),
@@ -210,11 +228,9 @@ pub async fn dump_agrees(world: &World, penstock: &Penstock) {
     expected
         .values_mut()
         .for_each(|record| record["value"] = Value::Null);
-    same(
-        "penstock dump --did --collection",
-        &expected,
-        &dumped(&lines),
-    );
+    let mut found = dumped(&lines);
+    allow_repairs(world, &mut found);
+    same("penstock dump --did --collection", &expected, &found);
 }
 
 /// Exactly the records of these accounts are in what `penstock dump` prints with `more`. Of which commit a record is, a repository

@@ -104,7 +104,7 @@ pub async fn repos_agree(world: &World, penstock: &Penstock) {
     }
 }
 
-fn active<'a>(worlds: [&'a World; 2]) -> impl Iterator<Item = &'a Account> {
+fn active(worlds: [&World; 2]) -> impl Iterator<Item = &Account> {
     let accounts = worlds.into_iter().flat_map(World::accounts);
     accounts.filter(|account| account.status.is_none())
 }
@@ -298,6 +298,7 @@ pub async fn days_bring_what_is_newer_and_a_purge_is_undone(installation: &Path)
     assert_eq!(counts(&done), [4, 2, 0, 0], "{done}");
     compare::records_agree(&newer, &penstock, &[]).await;
 
+    hides_and_returns(&mut two, &penstock).await;
     let kate = two.account("kate").did.clone();
     job(&penstock, &["--did", &kate]).await;
     compare::records_agree([two.account("kate")], &penstock, &["--did", &kate]).await;
@@ -314,17 +315,29 @@ pub async fn days_bring_what_is_newer_and_a_purge_is_undone(installation: &Path)
     two.pds.stop().await;
 }
 
+/// A job of days finds nothing newer, and yet that the account is back.
+async fn hides_and_returns(two: &mut World, penstock: &Penstock) {
+    let mona = two.account("mona").did.clone();
+    two.deactivate("mona").await;
+    let hidden = job(penstock, &["--did", &mona]).await;
+    assert_eq!(counts(&hidden), [1, 0, 1, 0], "{hidden}");
+    let repo = penstock.lines(&["repos", "--did", &mona]).await;
+    assert_eq!(repo[0]["status"], "deactivated", "{}", repo[0]);
+    two.activate("mona").await;
+    let back = job(penstock, &["--did", &mona, "--days", "0.000001"]).await;
+    assert_eq!(counts(&back), [1, 1, 0, 0], "{back}");
+    let repo = penstock.lines(&["repos", "--did", &mona]).await;
+    assert_eq!(repo[0]["active"], true, "{}", repo[0]);
+}
+
 fn since(start: SystemTime) -> f64 {
     start.elapsed().expect("a clock").as_secs_f64() / 86_400.0
 }
 
 /// What an account has that it did not have before, or not so.
-fn newer<'a>(now: impl Iterator<Item = &'a Account>, before: &Account) -> Account {
-    let mut now = now
-        .filter(|account| account.did == before.did)
-        .cloned()
-        .next()
-        .expect("an account");
+fn newer<'a>(mut now: impl Iterator<Item = &'a Account>, before: &Account) -> Account {
+    let now = now.find(|account| account.did == before.did);
+    let mut now = now.expect("an account").clone();
     now.records
         .retain(|path, held| before.records.get(path).map(|old| &old.cid) != Some(&held.cid));
     now

@@ -121,12 +121,19 @@ impl Roster {
         Ok(roster)
     }
 
-    /// Makes the standing job where there is none.
+    /// Makes the standing job where there is none, and takes it up again whatever is stored of it: it never ends.
     async fn stand(&self) -> Result<(), StoreError> {
         if self.active().contains_key(&REPAIRS) {
             return Ok(());
         }
         let now = self.tools.clock.now_micros();
+        if let Some(row) = self.tools.store.job(REPAIRS).await? {
+            let mut job = Job::read(&row)?;
+            (job.body.status, job.body.completed) = (JobStatus::Running, None);
+            job.save(&*self.tools.store).await?;
+            self.active().insert(REPAIRS, Arc::new(Live::new(job)));
+            return Ok(());
+        }
         let request = JobRequest {
             origin: "repairs".to_owned(),
             ..JobRequest::default()
@@ -214,7 +221,8 @@ impl Roster {
         let start = Instant::now() + TELL_EVERY;
         let mut tell = tokio::time::interval_at(start, TELL_EVERY);
         loop {
-            while busy.len() <= self.tools.options.max_jobs + self.waiting()
+            while !shutdown.is_cancelled()
+                && busy.len() <= self.tools.options.max_jobs + self.waiting()
                 && let Some(live) = self.next(&busy)
             {
                 let (roster, shutdown) = (self.clone(), shutdown.clone());

@@ -220,3 +220,37 @@ async fn the_ledger_decides_where_nobody_says_what() {
         )
     );
 }
+
+#[tokio::test]
+async fn the_standing_job_outlives_every_stop() {
+    let store = store();
+    for _ in 0..50 {
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(roster(&store).await.run(stop.clone()));
+        tokio::task::yield_now().await;
+        stop.cancel();
+        running.await.unwrap().unwrap();
+        let row = store.job(REPAIRS).await.unwrap().unwrap();
+        assert_eq!(Job::read(&row).unwrap().body.status, JobStatus::Running);
+    }
+}
+
+#[tokio::test]
+async fn a_standing_job_that_was_said_to_be_over_is_taken_up_again() {
+    let store = store();
+    drop(roster(&store).await);
+    let row = store.job(REPAIRS).await.unwrap().unwrap();
+    let mut job = Job::read(&row).unwrap();
+    job.body.status = JobStatus::Completed;
+    job.save(&*store).await.unwrap();
+    let roster = roster(&store).await;
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(roster.clone().run(stop.clone()));
+    tokio::task::yield_now().await;
+    assert_eq!(
+        roster.get(REPAIRS).await.unwrap().status,
+        JobStatus::Running
+    );
+    stop.cancel();
+    running.await.unwrap().unwrap();
+}
