@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::estimate;
 use super::gaps::{self, LedgerNow};
 use super::model::{
-    Estimate, FailureView, JobRequest, JobStatus, JobType, JobView, Jobs, JobsError, Stage, Started,
+    Estimate, FailureView, JobRequest, JobStatus, JobType, JobView, Jobs, JobsError, Started,
 };
 use super::record::{Checkpoint, Counts, Job, JobBody};
 use super::run::{Ended, Run};
@@ -143,37 +143,13 @@ impl Roster {
         &self.ledger
     }
 
-    fn active(&self) -> MutexGuard<'_, HashMap<u64, Arc<Live>>> {
+    pub(super) fn active(&self) -> MutexGuard<'_, HashMap<u64, Arc<Live>>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Jobs that wait for others and take nobody's place.
-    fn waiting(&self) -> usize {
-        let waits = |live: &&Arc<Live>| live.state().0.body.stage == Some(Stage::Waiting);
-        self.active().values().filter(waits).count()
     }
 
     /// Looks again for what can be worked on.
     pub(super) fn wake(&self) {
         self.wake.notify_one();
-    }
-
-    /// Cancels the jobs that are for nothing that is indexed any more.
-    pub async fn outlive(&self) -> Result<(), JobsError> {
-        let indexed = self.tools.indexed.now();
-        let outlived = |live: &&Arc<Live>| live.state().0.outlived(&indexed).is_some();
-        let jobs: Vec<u64> = {
-            let active = self.active();
-            active
-                .values()
-                .filter(outlived)
-                .map(|live| live.state().0.id)
-                .collect()
-        };
-        for id in jobs {
-            self.cancel(id).await?;
-        }
-        Ok(())
     }
 
     fn find(&self, id: u64) -> Option<Arc<Live>> {
