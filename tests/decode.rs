@@ -5,7 +5,7 @@ mod frame_builder;
 use ciborium::Value;
 use frame_builder::{
     CommitFrame, DID, NOW, block, car, commit_block, encode, encode_as_is, frame, link, live_frame,
-    map, message, op, plain_frame, sync_frame,
+    map, message, op, plain_frame, sync_frame, sync_frame_of,
 };
 use penstock::decode::{
     Action, Cid, DecodeOptions, Decoder, Event, Kind, Limits, Reason, RecordFault, Tid, Verify,
@@ -366,6 +366,22 @@ fn hashes_are_checked_as_asked() {
         ..DecodeOptions::default()
     };
     assert!(Decoder::new(none).decode(&record, NOW).is_ok());
+}
+
+#[test]
+fn a_sync_may_carry_an_older_commit() {
+    let sync_of = |own| {
+        let frame = sync_frame_of(own);
+        let mut decoder = Decoder::new(DecodeOptions::default());
+        match decoder.decode(&frame, NOW) {
+            Ok(Event::Sync(sync)) => Ok(sync.rev),
+            Ok(event) => panic!("{event:?}"),
+            Err(error) => Err(error.reason),
+        }
+    };
+    // As after an import: the new host announces a revision of its own for the last commit of the old one.
+    assert_eq!(sync_of(Tid::new(NOW - 1, 1)), Ok(Tid::new(NOW, 1)));
+    assert_eq!(sync_of(Tid::new(NOW, 2)), Err(Reason::BadCommit));
 }
 
 #[test]

@@ -49,3 +49,25 @@ async fn a_pds_that_counts_anew_is_followed() {
         pds::window::a_pds_that_counts_anew_is_followed(installation).await;
     }
 }
+
+#[tokio::test]
+async fn jobs_bring_what_two_pdses_hold() {
+    if let Some(installation) = pds::installation("jobs_bring_what_two_pdses_hold") {
+        pds::jobs::jobs_bring_what_two_pdses_hold(installation).await;
+    }
+}
+
+#[tokio::test]
+async fn days_bring_what_is_newer_and_a_purge_is_undone() {
+    if let Some(installation) = pds::installation("days_bring_what_is_newer_and_a_purge_is_undone")
+    {
+        pds::jobs::days_bring_what_is_newer_and_a_purge_is_undone(installation).await;
+    }
+}
+
+#[tokio::test]
+async fn an_account_moves_and_stays() {
+    if let Some(installation) = pds::installation("an_account_moves_and_stays") {
+        pds::moved::an_account_moves_and_stays(installation).await;
+    }
+}

@@ -314,6 +314,13 @@ async fn repairs_are_not_overwritten_and_facts_grow() {
 }
 
 #[tokio::test]
+async fn a_reactivation_asks_for_content() {
+    contract::accounts::a_reactivation_asks_for_content(&MemoryStore::new(), Kind::Local).await;
+    let dir = tempfile::tempdir().unwrap();
+    contract::accounts::a_reactivation_asks_for_content(&open(dir.path()), Kind::Local).await;
+}
+
+#[tokio::test]
 async fn merged_facts_go_and_grown_ones_stay() {
     contract::merged_facts_go(&MemoryStore::new()).await;
     let dir = tempfile::tempdir().unwrap();

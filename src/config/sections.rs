@@ -273,6 +273,9 @@ sections! {
         retry_wait: Duration = "backfill.retry_wait", "5s", shape::Time(1, HOUR);
         /// The pause between two repositories that the standing job takes from the repairs.
         repair_pause: Duration = "backfill.repair_pause", "100ms", shape::Time(0, HOUR);
+        /// A job of more repositories has the identities from the PLC directory's export, once a day, instead of asking for each.
+        /// See identity.cache_entries.
+        export_above: u64 = "backfill.export_above", "10000", shape::Number(0, 1_000_000_000);
         /// DIDs that are fetched only by jobs that name them, comma separated.
         skip_dids: Vec<String> = "backfill.skip_dids", "", shape::Names;
         /// Who can be asked about these requests: an address or a page, sent with the user agent.
@@ -386,6 +389,9 @@ sections! {
     pub struct Identity {
         /// The PLC directory, which knows the documents of did:plc.
         plc_url: String = "identity.plc_url" ["PLC_URL"], "https://plc.directory", shape::HttpOrigin;
+        /// How many identities are remembered, each in about 100 bytes, at worst 200. The export of the PLC directory is of use as
+        /// far as it fits: a job over the whole network wants 60000000 and 6 GB.
+        cache_entries: usize = "identity.cache_entries", "2000000", shape::Number(1_000, 1_000_000_000);
     }
 
     /// Connections that Penstock opens.

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, ApiState, Collections, Tokens, UnixSocket, WantedNow};
@@ -48,6 +48,8 @@ use window::{Window, WindowParts};
 
 /// How long the last facts and answers may take: a store that hangs does not keep the process.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// DIDs whose identity changed that wait to be forgotten; more are not told.
+const CHANGED_IDENTITIES: usize = 1024;
 
 /// Why the daemon stopped, or did not start.
 #[derive(Debug, thiserror::Error)]
@@ -110,8 +112,12 @@ pub async fn run(
 
     // The parts, from the store back to the relay.
     let slots = SlotSet::owned_by(config.worker.id, config.worker.count);
+    let (changed_identities, identities) = mpsc::channel(CHANGED_IDENTITIES);
     let pipeline = Pipeline::start(
-        &pipeline_options(config),
+        &PipelineOptions {
+            changed_identities: (config.worker.id == 0).then_some(changed_identities),
+            ..pipeline_options(config)
+        },
         store.clone(),
         clock.clone(),
         &fault_limits(config),
@@ -178,7 +184,7 @@ pub async fn run(
     let mut running = Running {
         live: tokio::spawn(live.run(stop.child_token())),
         window: window.map(|window| tokio::spawn(window.run(stop.child_token()))),
-        jobs: jobs.map(|jobs| tokio::spawn(repos::run(jobs, stop.child_token()))),
+        jobs: jobs.map(|jobs| tokio::spawn(repos::run(jobs, identities, stop.child_token()))),
         unsaved: None,
         saving: tokio::spawn(recorder.clone().run(progress.clone(), serving.clone())),
         showing: tokio::spawn(gauges.run(pipeline.depth(), serving.clone())),
@@ -331,6 +337,7 @@ fn pipeline_options(config: &Config) -> PipelineOptions {
         batch_age: sizes.batch_age,
         decode: decode_options(config),
         json: config.store.json,
+        changed_identities: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::DaemonError;
@@ -56,6 +56,7 @@ fn tools(
     let fetcher = Fetcher::new(&fetch_options(config, &relays))?;
     let identity = IdentityOptions {
         plc_url: config.identity.plc_url.clone(),
+        entries: config.identity.cache_entries,
         ..IdentityOptions::default()
     };
     Ok(Tools {
@@ -104,18 +105,32 @@ fn job_options(config: &Config, relays: Vec<String>) -> JobOptions {
         max_repo_bytes: keys.max_repo_bytes,
         repo_time: keys.repo_timeout,
         repo_idle: keys.repo_idle,
+        export_above: keys.export_above,
         skip_dids: keys.skip_dids.iter().cloned().collect(),
         temp_dir: std::env::temp_dir(),
     }
 }
 
-/// Works on the jobs until the shutdown.
+/// Works on the jobs until the shutdown. `identities`: DIDs whose identity changed, as far as this worker's stream told.
 pub(super) async fn run(
     jobs: Arc<Choosing>,
+    mut identities: mpsc::Receiver<String>,
     shutdown: CancellationToken,
 ) -> Result<(), StoreError> {
-    let watching = jobs.roster.clone().watch(shutdown.clone());
-    let working = jobs.roster.clone().run(shutdown.clone());
+    let roster = jobs.roster.clone();
+    let watching = roster.clone().watch(shutdown.clone());
+    let working = roster.clone().run(shutdown.clone());
     let choosing = jobs.run(shutdown);
-    tokio::try_join!(watching, working, choosing).map(|_| ())
+    let work = async { tokio::try_join!(watching, working, choosing).map(|_| ()) };
+    tokio::pin!(work);
+    let forgetting = async {
+        while let Some(did) = identities.recv().await {
+            roster.forget_identity(&did);
+        }
+    };
+    tokio::select! {
+        worked = &mut work => return worked,
+        () = forgetting => {}
+    }
+    work.await
 }

@@ -177,7 +177,9 @@ impl Decoder {
         let limit = options.limits.blocks;
         blocks.read(frame, message.blocks, &car, options.verify, lookups, limit)?;
         match blocks.block(frame, message.commit, options.verify)? {
-            Some(block) => check_commit(block.of(frame), message.repo, message.rev).map(Some),
+            Some(block) => {
+                check_commit(block.of(frame), message.repo, |own| own == message.rev).map(Some)
+            }
             None if message.too_big => Ok(None),
             None => Err(DecodeError::new(
                 Reason::MissingBlock,
@@ -241,7 +243,8 @@ impl Decoder {
                 "the commit's block is missing",
             ));
         };
-        let data = check_commit(block.of(frame), did, rev)?;
+        // A host that took the repository in from another one names a revision of its own for a commit that it did not make.
+        let data = check_commit(block.of(frame), did, |own| own <= rev)?;
         Ok(Sync {
             seq,
             did,
@@ -268,8 +271,12 @@ fn check_size(record: usize, total: usize, limits: &Limits) -> Result<(), Decode
     Ok(())
 }
 
-/// Checks that a block is the commit of this repository at this revision. Gives the root of the tree.
-fn check_commit(block: &[u8], did: &str, rev: Tid) -> Result<Cid, DecodeError> {
+/// Checks that a block is a commit of this repository, at a revision that is the one announced. Gives the root of the tree.
+fn check_commit(
+    block: &[u8],
+    did: &str,
+    is_announced: impl FnOnce(Tid) -> bool,
+) -> Result<Cid, DecodeError> {
     let commit = CommitBlock::parse(block)
         .map_err(|error| DecodeError::new(Reason::BadCommit, error.to_string()))?;
     if commit.version != 3 {
@@ -284,7 +291,7 @@ fn check_commit(block: &[u8], did: &str, rev: Tid) -> Result<Cid, DecodeError> {
             "the commit is of another repository",
         ));
     }
-    if commit.rev != Some(rev) {
+    if !commit.rev.is_some_and(is_announced) {
         return Err(DecodeError::new(
             Reason::BadCommit,
             "the commit has another rev",

@@ -200,6 +200,7 @@ impl Gathering {
                 version: cell.version,
                 status: cell.status,
                 repair_if_stale: None,
+                repair_if_reactivated: None,
             });
         }
         match (line.rev, line.data, line.commit) {

@@ -8,6 +8,7 @@ mod document;
 mod flights;
 mod plc;
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::fetch::{FetchError, FetchLimits, Fetcher};
 use crate::telemetry::metrics::{IDENTITY_CACHE_HITS, IDENTITY_FETCHES};
 use cache::{Answer, Cache, Entry, Key};
 use flights::{Flights, Number};
+use plc::Export;
 
 /// Bounds of a document.
 const LIMITS: FetchLimits = FetchLimits {
@@ -32,6 +34,7 @@ const DID_MAX: usize = 2048;
 const BACKGROUND: usize = 64;
 
 pub use crate::decode::SigningKey;
+pub use plc::Filled;
 
 /// What a DID document says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,6 +122,10 @@ struct Inner {
     clock: Arc<dyn Clock>,
     cache: Mutex<Cache>,
     flights: Flights,
+    entries: usize,
+    export: tokio::sync::Mutex<Export>,
+    /// When every did:plc that is cached was known to be as the export has it (seconds since 1970); 0: never.
+    filled: AtomicU32,
     background: Arc<Semaphore>,
 }
 
@@ -132,6 +139,9 @@ impl Identities {
             clock,
             cache: Mutex::new(Cache::new(options.entries)),
             flights: Flights::default(),
+            entries: options.entries,
+            export: tokio::sync::Mutex::default(),
+            filled: AtomicU32::new(0),
             background: Arc::new(Semaphore::new(BACKGROUND)),
         }))
     }
@@ -142,12 +152,14 @@ impl Identities {
         did: &str,
         cancel: &CancellationToken,
     ) -> Result<Identity, IdentityError> {
-        let known = self.0.cache().get(&Key::of(did));
+        let key = Key::of(did);
+        let known = self.0.cache().get(&key);
         let now = self.0.now();
         if let Some(entry) = known {
-            let due = entry.due <= now;
+            let until = self.0.good_until(&key, &entry);
+            let due = until <= now;
             let usable = match entry.answer {
-                Answer::Known(..) => now < entry.due.saturating_add(seconds(self.0.ages.stale)),
+                Answer::Known(..) => now < until.saturating_add(seconds(self.0.ages.stale)),
                 _ => !due,
             };
             if usable {
@@ -205,6 +217,17 @@ impl Identities {
 impl Inner {
     fn now(&self) -> u32 {
         u32::try_from(self.clock.now_micros() / 1_000_000).unwrap_or(u32::MAX)
+    }
+
+    /// When to ask again: whatever changed of a did:plc is in the export.
+    fn good_until(&self, key: &Key, entry: &Entry) -> u32 {
+        let filled = self.filled.load(Ordering::Relaxed);
+        match (key, &entry.answer) {
+            (Key::Plc(_), Answer::Known(..)) if filled > 0 => entry
+                .due
+                .max(filled.saturating_add(seconds(self.ages.positive))),
+            _ => entry.due,
+        }
     }
 
     fn cache(&self) -> MutexGuard<'_, Cache> {

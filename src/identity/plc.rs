@@ -1,5 +1,6 @@
 //! The PLC directory beyond single documents: a DID's log, and the export of all.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -30,6 +31,26 @@ struct Logged {
     nullified: bool,
     #[serde(rename = "createdAt")]
     created_at: String,
+}
+
+/// How far the export was read.
+#[derive(Debug, Default)]
+pub(super) struct Export {
+    /// `createdAt` of the last operation; empty: none yet.
+    after: String,
+    /// When a fill ended last, well or not (seconds since 1970).
+    ended: Option<u32>,
+}
+
+/// What became of a fill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filled {
+    /// So many DIDs are known; of did:plc all that there are.
+    All(u64),
+    /// The directory has more DIDs than are remembered: of the others each has to be asked for by itself.
+    Full(u64),
+    /// One ended less than a day ago.
+    NotDue,
 }
 
 impl Identities {
@@ -66,30 +87,70 @@ impl Identities {
         Ok(keys)
     }
 
-    /// Fills the cache from the PLC directory's `/export`; gives how many DIDs are known then.
-    pub async fn fill(&self, cancel: &CancellationToken) -> Result<u64, FetchError> {
-        let mut after = String::new();
+    /// Whether the last fill ended a day ago, or there was none.
+    pub fn is_fill_due(&self) -> bool {
+        // One that is at work holds the lock.
+        let export = self.0.export.try_lock();
+        export.is_ok_and(|export| self.is_due(&export))
+    }
+
+    fn is_due(&self, export: &Export) -> bool {
+        let next = |ended: u32| ended.saturating_add(seconds(self.0.ages.positive));
+        export.ended.is_none_or(|ended| next(ended) <= self.0.now())
+    }
+
+    /// Fills the cache from the PLC directory's `/export`, from where the last fill ended, at most once a day. One that is
+    /// cancelled goes on where it was with the next.
+    pub async fn fill(&self, cancel: &CancellationToken) -> Result<Filled, FetchError> {
+        let mut export = self.0.export.lock().await;
+        if !self.is_due(&export) {
+            return Ok(Filled::NotDue);
+        }
+        let filled = self.read_export(&mut export.after, cancel).await;
+        if !matches!(filled, Err(FetchError::Cancelled)) {
+            export.ended = Some(self.0.now());
+        }
+        filled
+    }
+
+    async fn read_export(
+        &self,
+        after: &mut String,
+        cancel: &CancellationToken,
+    ) -> Result<Filled, FetchError> {
         loop {
-            let page = self.page(&after, cancel).await?;
-            let mut last = None;
-            let lines = page
-                .split(|byte| *byte == b'\n')
-                .filter(|line| !line.is_empty());
-            let mut count = 0;
-            for line in lines {
-                count += 1;
-                let Ok(logged) = serde_json::from_slice::<Logged>(line) else {
-                    continue;
-                };
-                self.learn(&logged);
-                last = Some(logged.created_at);
+            let known = self.0.cache().len();
+            let count = |known: usize| u64::try_from(known).unwrap_or(u64::MAX);
+            if known + PAGE > self.0.entries {
+                return Ok(Filled::Full(count(known)));
             }
+            let asked = self.0.now();
+            let page = self.page(after, cancel).await?;
+            let (last, whole) = self.learn_all(&page);
             match last {
-                Some(last) if count >= PAGE && last != after => after = last,
-                _ => break,
+                Some(last) if whole && last != *after => *after = last,
+                last => {
+                    *after = last.unwrap_or_default().max(std::mem::take(after));
+                    self.0.filled.store(asked, Ordering::Relaxed);
+                    return Ok(Filled::All(count(self.0.cache().len())));
+                }
             }
         }
-        Ok(u64::try_from(self.0.cache().len()).unwrap_or(u64::MAX))
+    }
+
+    /// Takes a page in; gives its last `createdAt`, and whether it is as long as pages are.
+    fn learn_all(&self, page: &[u8]) -> (Option<String>, bool) {
+        let lines = page.split(|byte| *byte == b'\n');
+        let (mut last, mut count) = (None, 0);
+        for line in lines.filter(|line| !line.is_empty()) {
+            count += 1;
+            let Ok(logged) = serde_json::from_slice::<Logged>(line) else {
+                continue;
+            };
+            self.learn(&logged);
+            last = Some(logged.created_at);
+        }
+        (last, count >= PAGE)
     }
 
     async fn page(

@@ -25,8 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::clock::Clock;
 use crate::decode::DecodeOptions;
@@ -54,6 +53,8 @@ pub struct PipelineOptions {
     pub decode: DecodeOptions,
     /// Whether the JSON of a record is stored beside it.
     pub json: bool,
+    /// Who wants to hear of DIDs whose identity changed. Never waited for: what it has no room for is not told.
+    pub changed_identities: Option<mpsc::Sender<String>>,
 }
 
 /// The two streams of a lane.

@@ -166,6 +166,13 @@ impl Writer<'_> {
                     .map(|status| status.chars().take(MAX_STATUS).collect()),
             },
             repair_if_stale: Some(ask("account_stale", version)),
+            repair_if_reactivated: Some(self.repair(
+                account.did,
+                Some(account.seq),
+                RepairKind::Content,
+                "reactivated",
+                0,
+            )),
         });
     }
 

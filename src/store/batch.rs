@@ -1,5 +1,7 @@
 //! A batch of versioned writes: what a lane hands to the store at once.
 
+use std::cmp::Ordering;
+
 use super::{Quarantined, Repair, RepoStatus};
 use crate::decode::{Cid, Tid};
 
@@ -97,6 +99,22 @@ pub struct StatusWrite {
     pub status: RepoStatus,
     /// Put as well when the stored status is not older than this one and differs from it.
     pub repair_if_stale: Option<Repair>,
+    /// Put as well when the older one of this and the stored status is inactive and the newer one active: a relay drops what an
+    /// account writes while it counts as inactive.
+    pub repair_if_reactivated: Option<Repair>,
+}
+
+impl StatusWrite {
+    /// Whether an account came back between the stored status and this one, whichever of them is older.
+    pub(crate) fn tells_reactivation(&self, version: u64, active: bool) -> bool {
+        let this = (self.version, self.status.active);
+        let stored = (version, active);
+        match this.0.cmp(&stored.0) {
+            Ordering::Greater => !stored.1 && this.1,
+            Ordering::Less => !this.1 && stored.1,
+            Ordering::Equal => false,
+        }
+    }
 }
 
 /// A handle; the greatest (version, handle) wins.

@@ -58,7 +58,8 @@ pub(super) fn check_batch(batch: &WriteBatch) -> Result<(), StoreError> {
             write.status.status.as_deref().unwrap_or_default(),
             TEXT,
         )?;
-        write.repair_if_stale.as_ref().map_or(Ok(()), repair)?;
+        let asked = [&write.repair_if_stale, &write.repair_if_reactivated];
+        asked.into_iter().flatten().try_for_each(repair)?;
     }
     for write in batch.handles() {
         text("DID", &write.did, DID)?;

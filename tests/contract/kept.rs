@@ -294,6 +294,7 @@ pub async fn hosts_are_noted<S: Subject>(mut subject: S) {
             status: None,
         },
         repair_if_stale: None,
+        repair_if_reactivated: None,
     });
     store.apply(batch).await.unwrap();
     drop(store);

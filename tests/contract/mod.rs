@@ -1,5 +1,6 @@
 //! What every store keeps to, whatever it is made of.
 
+pub mod accounts;
 pub mod kept;
 pub mod merges;
 
@@ -172,6 +173,7 @@ pub async fn repairs_and_facts(store: &dyn Store, kind: Kind) {
             status: None,
         },
         repair_if_stale: Some(repair(DID, id, "stale")),
+        repair_if_reactivated: None,
     };
     let mut batch = WriteBatch::new();
     batch.put_repair(repair("", "none", "cbor"));

@@ -65,6 +65,7 @@ async fn write(store: &dyn Store) {
             status: None,
         },
         repair_if_stale: None,
+        repair_if_reactivated: None,
     });
     store.apply(batch).await.unwrap();
     let done = SnapshotDone {

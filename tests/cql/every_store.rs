@@ -110,6 +110,14 @@ async fn repairs_are_not_overwritten_and_facts_grow() {
 }
 
 #[tokio::test]
+async fn a_reactivation_asks_for_content() {
+    if let Some(keyspace) = Keyspace::fresh().await {
+        let store = keyspace.open().await;
+        contract::accounts::a_reactivation_asks_for_content(&*store, Kind::Database).await;
+    }
+}
+
+#[tokio::test]
 async fn merged_facts_go_and_grown_ones_stay() {
     if let Some(keyspace) = Keyspace::fresh().await {
         contract::merged_facts_go(&*keyspace.open().await).await;

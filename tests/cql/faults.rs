@@ -254,6 +254,7 @@ fn batch(number: u64) -> WriteBatch {
                 status: None,
             },
             repair_if_stale: Some(repair(DID, format!("{version}~{active}"))),
+            repair_if_reactivated: None,
         });
     }
     batch.put_repair(repair(OTHER, format!("{number}")));

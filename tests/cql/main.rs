@@ -25,6 +25,7 @@ mod keyspaces;
 mod kills;
 mod lease;
 mod logins;
+mod lost_answers;
 mod moves;
 mod nodes;
 #[path = "../pds/mod.rs"]
@@ -56,3 +57,15 @@ mod numbers;
 mod stream;
 #[path = "../firehose/worker.rs"]
 mod worker;
+
+// Jobs that fetch repositories, over a store of this binary's.
+#[path = "../repos/accounts.rs"]
+mod accounts;
+#[path = "../repos/discovery.rs"]
+mod discovery;
+#[path = "../repos/jobs.rs"]
+mod jobs;
+#[path = "../repos/sequences.rs"]
+mod sequences;
+#[path = "../repos/site.rs"]
+mod site;

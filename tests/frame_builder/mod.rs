@@ -204,8 +204,13 @@ pub fn frame(header: &Value, payload: &Value) -> Vec<u8> {
 
 /// A `#sync` of [`DID`].
 pub fn sync_frame() -> Vec<u8> {
+    sync_frame_of(Tid::new(NOW, 1))
+}
+
+/// The same with a commit that says this revision of itself.
+pub fn sync_frame_of(own: Tid) -> Vec<u8> {
     let rev = Tid::new(NOW, 1);
-    let (commit, bytes) = block(&commit_block(rev, Cid::of_dag_cbor(b"tree")));
+    let (commit, bytes) = block(&commit_block(own, Cid::of_dag_cbor(b"tree")));
     let payload = map([
         ("rev", rev.to_string().into()),
         ("seq", 5.into()),

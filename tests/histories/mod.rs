@@ -206,6 +206,7 @@ fn add(batch: &mut WriteBatch, event: &Event) {
             version: *version,
             status: status.clone(),
             repair_if_stale: None,
+            repair_if_reactivated: None,
         }),
         Event::Handle {
             did,

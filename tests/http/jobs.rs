@@ -108,6 +108,8 @@ fn view(id: usize, request: &JobRequest) -> JobView {
         failed_repos: 0,
         skipped_repos: 0,
         inactive_repos: 0,
+        failed_hosts: 0,
+        host_failures: BTreeMap::new(),
         waiting_repos: 0,
         total_records: 0,
         wanted_from: None,

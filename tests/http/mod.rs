@@ -311,6 +311,7 @@ pub async fn status(store: &dyn Store, did: &str, version: u64, active: bool, te
             status: text.map(str::to_owned),
         },
         repair_if_stale: None,
+        repair_if_reactivated: None,
     });
     store.apply(batch).await.unwrap();
 }

@@ -1,6 +1,6 @@
 //! The directory's logs: the keys that a DID had, and the export of all.
 
-use penstock::identity::{IdentityError, SigningKey};
+use penstock::identity::{Filled, IdentityError, SigningKey};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -86,8 +86,9 @@ async fn the_export_fills_the_cache() {
     directory.put(&asked, 200, document(&asked, "https://asked.example"));
     host(&identities, &asked).await.unwrap();
 
-    let known = identities.fill(&CancellationToken::new()).await.unwrap();
-    assert_eq!(known, 1001);
+    assert!(identities.is_fill_due());
+    let filled = identities.fill(&CancellationToken::new()).await.unwrap();
+    assert_eq!(filled, Filled::All(1001));
     let before = directory.asked_in_all();
     for (n, expected) in [
         (0, "https://a.example"),
@@ -102,6 +103,25 @@ async fn the_export_fills_the_cache() {
     }
     let gone = host(&identities, &numbered(3)).await;
     assert!(matches!(gone, Err(IdentityError::Tombstoned(_))));
+    assert_eq!(directory.asked_in_all(), before);
+
+    // Not more than once a day; then only what is new, and it says that all else is as it was.
+    let cancel = CancellationToken::new();
+    assert_eq!(identities.fill(&cancel).await.unwrap(), Filled::NotDue);
+    set(&clock, 25 * HOUR);
+    let third = "export?count=1000&after=2026-01-03T00%3A00%3A00.000Z";
+    let moved = logged(
+        &numbered(0),
+        K256,
+        "https://b.example",
+        "2026-01-03T09:00:00.000Z",
+    );
+    directory.put(third, 200, moved.to_string() + "\n");
+    assert_eq!(identities.fill(&cancel).await.unwrap(), Filled::All(1001));
+    let before = directory.asked_in_all();
+    for (n, expected) in [(0, "https://b.example"), (999, "https://a.example")] {
+        assert_eq!(host(&identities, &numbered(n)).await.unwrap(), expected);
+    }
     assert_eq!(directory.asked_in_all(), before);
 
     // It ages like any other answer.

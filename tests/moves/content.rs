@@ -126,6 +126,7 @@ pub async fn say(store: &dyn Store, did: &str, version: u64, active: bool, statu
             status: status.map(str::to_owned),
         },
         repair_if_stale: None,
+        repair_if_reactivated: None,
     });
     store.apply(batch).await.unwrap();
 }

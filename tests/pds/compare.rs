@@ -217,6 +217,28 @@ pub async fn dump_agrees(world: &World, penstock: &Penstock) {
     );
 }
 
+/// Exactly the records of these accounts are in what `penstock dump` prints with `more`. Of which commit a record is, a repository
+/// that was fetched does not tell.
+pub async fn records_agree<'a>(
+    accounts: impl IntoIterator<Item = &'a Account>,
+    penstock: &Penstock,
+    more: &[&str],
+) {
+    let without_rev = |mut records: Records| {
+        records
+            .values_mut()
+            .for_each(|record| record["rev"] = Value::Null);
+        records
+    };
+    let args = [&["dump"], more].concat();
+    let found = dumped(&penstock.lines(&args).await);
+    same(
+        "the records after a job",
+        &without_rev(records_of(accounts.into_iter())),
+        &without_rev(found),
+    );
+}
+
 /// Penstock's XRPC answers are those of the PDS.
 pub async fn xrpc_agrees(world: &World, ours: &Xrpc) {
     let pds = &world.pds.xrpc;

@@ -61,7 +61,8 @@ impl Penstock {
         command
     }
 
-    fn data(&self) -> PathBuf {
+    /// Where its store is.
+    pub fn data(&self) -> PathBuf {
         self.home.path().join("data")
     }
 
@@ -80,6 +81,13 @@ impl Penstock {
             .spawn()
             .expect("penstock starts");
         Daemon { child, log }
+    }
+
+    /// Writes a file beside its settings; gives its path.
+    pub fn file(&self, name: &str, text: &str) -> String {
+        let path = self.home.path().join(name);
+        std::fs::write(&path, text).expect("a file");
+        path.display().to_string()
     }
 
     /// The HTTP API on the daemon's socket.

@@ -2,6 +2,10 @@
 
 mod compare;
 mod daemon;
+#[allow(dead_code, reason = "once is enough, whatever the store is")]
+pub mod jobs;
+#[allow(dead_code, reason = "once is enough, whatever the store is")]
+pub mod moved;
 mod server;
 mod story;
 #[allow(dead_code, reason = "once is enough, whatever the store is")]

@@ -1,8 +1,9 @@
 // Runs a real Personal Data Server and its PLC directory on free loopback ports:
 //
-//     node serve.mjs DIR [PORT [SERVES]]
+//     node serve.mjs DIR [PORT [SERVES [PLC]]]
 //
-// DIR as tests/pds/install was given it, PORT of the PDS (0: a free one), SERVES how far its stream goes back, in milliseconds.
+// DIR as tests/pds/install was given it, PORT of the PDS (0: a free one), SERVES how far its stream goes back, in milliseconds,
+// PLC the URL of the directory of another one, to be used instead of its own.
 //
 // When both answer, one line of JSON is printed: {"pds","plc","adminPassword"}. It ends when standard input is closed or on
 // SIGTERM, and takes its data with it. LOG_ENABLED=true writes the PDS's log to standard error.
@@ -22,7 +23,8 @@ for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => process.exi
 process.stdin.on('close', () => process.exit(0)).resume()
 stayOnLoopback()
 
-const plc = await startPlc(require)
+const rotationKey = '5e'.repeat(32)
+const plc = process.argv[5] ?? (await startPlc(require, rotationKey))
 
 // Bound before the PDS is made, for its configuration must know the port; it then takes this socket over.
 const bound = createServer().listen(Number(process.argv[3] ?? 0), '127.0.0.1')
@@ -44,7 +46,7 @@ Object.assign(process.env, {
   PDS_BLOBSTORE_DISK_LOCATION: join(data, 'blobs'),
   PDS_BLOBSTORE_DISK_TMP_LOCATION: join(data, 'blobs-tmp'),
   PDS_DID_PLC_URL: plc,
-  PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX: '5e'.repeat(32),
+  PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX: rotationKey,
   PDS_JWT_SECRET: 'jwt-secret',
   PDS_ADMIN_PASSWORD: adminPassword,
   PDS_INVITE_REQUIRED: 'false',

@@ -108,6 +108,12 @@ impl Xrpc {
         }
     }
 
+    /// Sends JSON to another path.
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Value, Refusal> {
+        self.send(self.http.post(format!("{}{path}", self.base)).json(body))
+            .await
+    }
+
     /// All records of a collection in the order of the pages.
     pub async fn list_records(&self, repo: &str, collection: &str, reverse: bool) -> Vec<Value> {
         let mut records = Vec::new();
@@ -179,11 +185,21 @@ impl Pds {
 
     /// Starts one with empty folders on this port (0: a free one), whose stream goes back by so much.
     pub async fn start_as(installation: &Path, port: u16, serves: Duration) -> Self {
+        let args = [port.to_string(), serves.as_millis().to_string()];
+        Self::spawn(installation, &args).await
+    }
+
+    /// Starts another one with empty folders, whose accounts are in the same PLC directory.
+    pub async fn start_beside(&self, installation: &Path) -> Self {
+        let args = ["0".to_owned(), "86400000".to_owned(), self.plc.clone()];
+        Self::spawn(installation, &args).await
+    }
+
+    async fn spawn(installation: &Path, args: &[String]) -> Self {
         let mut child = tokio::process::Command::new("node")
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pds/serve.mjs"))
             .arg(installation)
-            .arg(port.to_string())
-            .arg(serves.as_millis().to_string())
+            .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -211,6 +227,40 @@ impl Pds {
     pub fn port(&self) -> u16 {
         let port = self.url.rsplit(':').next();
         port.and_then(|port| port.parse().ok()).expect("a port")
+    }
+
+    /// Where DID documents say that it is.
+    pub fn origin(&self) -> String {
+        format!("http://localhost:{}", self.port())
+    }
+
+    /// A query in the name of an account.
+    pub async fn query(&self, nsid: &str, token: &str, params: &[(&str, &str)]) -> Value {
+        let request = self.xrpc.http.get(format!("{}/xrpc/{nsid}", self.url));
+        self.run(nsid, request.bearer_auth(token).query(params))
+            .await
+    }
+
+    /// A repository as its CAR.
+    pub async fn repository(&self, did: &str) -> Vec<u8> {
+        let nsid = "com.atproto.sync.getRepo";
+        let request = self.xrpc.http.get(format!("{}/xrpc/{nsid}", self.url));
+        let answer = request.query(&[("did", did)]).send().await;
+        let answer = answer.expect("an answer").error_for_status();
+        answer
+            .expect("a CAR")
+            .bytes()
+            .await
+            .expect("a body")
+            .to_vec()
+    }
+
+    /// Takes a repository in.
+    pub async fn import(&self, token: &str, car: Vec<u8>) {
+        let nsid = "com.atproto.repo.importRepo";
+        let request = self.procedure(nsid).bearer_auth(token);
+        let request = request.header("content-type", "application/vnd.ipld.car");
+        self.run(nsid, request.body(car)).await;
     }
 
     /// A procedure in the name of an account.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::server::Pds;
+use super::server::{Pds, Xrpc};
 
 /// A record's collection and key.
 pub type RecordPath = (String, String);
@@ -230,6 +230,42 @@ impl World {
             .administer("com.atproto.admin.deleteAccount", &body)
             .await;
         self.change(name).status = Some("deleted");
+    }
+
+    /// Moves an account to another PDS: its repository as it is, then its DID document. The old PDS keeps a deactivated copy.
+    pub async fn move_to(&mut self, name: &'static str, other: &mut Self) {
+        let mut account = self.account(name).clone();
+        let did = account.did.as_str();
+        let create = "com.atproto.server.createAccount";
+        let described = "com.atproto.server.describeServer";
+        let aud = text(&other.pds.xrpc.get(described, &[]).await, "did");
+        let pass = [("aud", aud.as_str()), ("lxm", create)];
+        let auth = "com.atproto.server.getServiceAuth";
+        let pass = self.pds.query(auth, &account.token, &pass).await;
+        let body = json!({"did": did, "handle": account.handle, "email": format!("{name}@example.com"), "password": name});
+        let made = other.pds.post(create, &text(&pass, "token"), &body).await;
+        let token = text(&made, "accessJwt");
+        let car = self.pds.repository(did).await;
+        other.pds.import(&token, car).await;
+
+        let recommended = "com.atproto.identity.getRecommendedDidCredentials";
+        let recommended = other.pds.query(recommended, &token, &[]).await;
+        let key = text(&recommended["verificationMethods"], "atproto");
+        let moved = json!({"pds": other.pds.origin(), "key": key});
+        let plc = Xrpc::tcp(&self.pds.plc);
+        plc.post(&format!("/{did}/move"), &moved)
+            .await
+            .expect("an operation");
+        other
+            .pds
+            .call("com.atproto.server.activateAccount", &token)
+            .await;
+        self.deactivate(name).await;
+
+        let latest = "com.atproto.sync.getLatestCommit";
+        let latest = other.pds.xrpc.get(latest, &[("did", did)]).await;
+        (account.rev, account.token) = (text(&latest, "rev"), token);
+        other.accounts.insert(name, account);
     }
 
     async fn write(&self, name: &str, nsid: &str, mut body: Value) -> Value {

@@ -32,10 +32,23 @@ pub struct Worker {
 }
 
 /// How the jobs are set up.
-#[derive(Default)]
 pub struct How {
     pub collections: &'static str,
     pub skip_dids: HashSet<String>,
+    pub export_above: Option<u64>,
+    /// Memory of all fetches together.
+    pub memory: u64,
+}
+
+impl Default for How {
+    fn default() -> Self {
+        Self {
+            collections: "",
+            skip_dids: HashSet::new(),
+            export_above: None,
+            memory: MEMORY,
+        }
+    }
 }
 
 impl Worker {
@@ -62,7 +75,7 @@ impl Worker {
             fetcher,
             store: store.clone(),
             clock,
-            budget: Budget::new(MEMORY),
+            budget: Budget::new(how.memory),
             locks: DidLocks::default(),
             indexed: Indexed::fixed(CollectionFilter::parse(how.collections).unwrap()),
             options: JobOptions {
@@ -81,11 +94,16 @@ impl Worker {
                 max_repo_bytes: 64 << 20,
                 repo_time: Duration::from_secs(10),
                 repo_idle: Duration::from_secs(4),
+                export_above: how.export_above.unwrap_or(u64::MAX),
                 skip_dids: how.skip_dids.clone(),
                 temp_dir: std::env::temp_dir(),
             },
         });
-        let wanted = Arc::new(|| Wanted::between(SlotSet::ALL));
+        let clock = tools.clock.clone();
+        let wanted = Arc::new(move || Wanted {
+            now: clock.now_micros(),
+            ..Wanted::between(SlotSet::ALL)
+        });
         let roster = Roster::open(tools.clone(), wanted).await.unwrap();
         let stop = CancellationToken::new();
         let running = tokio::spawn(roster.clone().run(stop.clone()));

@@ -57,17 +57,21 @@ impl Network {
         let fault = self.shared.fault(at);
         Some(match fault.map_or(Outcome::Records, Fault::outcome) {
             Outcome::Inactive(status) => Expected::Inactive(status),
-            Outcome::Fails(failure) if !self.is_rescued(at, fault) => Expected::Fails(failure),
+            Outcome::Fails(failure) if !self.is_rescued(at, fault, failure) => {
+                Expected::Fails(failure)
+            }
             _ => self.records(at),
         })
     }
 
-    /// Whether it is had all the same: from a relay with copies, if the DID document can be had; or since there is no record
-    /// whose block could be missing.
-    fn is_rescued(&self, at: usize, fault: Option<Fault>) -> bool {
+    /// Whether it is had all the same: from a relay with copies, if the DID document can be had and the host gives nothing (what
+    /// it gives wrong is its word); or since there is no record whose block could be missing.
+    fn is_rescued(&self, at: usize, fault: Option<Fault>, failure: Failure) -> bool {
         let without_document = fault.is_some_and(Fault::is_of_transport)
             && self.shared.account(at).did.starts_with("did:web:");
-        let copied = self.shared.options.relay_repos == RelayRepos::Serve && !without_document;
+        let copied = self.shared.options.relay_repos == RelayRepos::Serve
+            && !without_document
+            && failure.is_of_host();
         copied || fault == Some(Fault::MissingBlock) && self.shared.built(at).records.is_empty()
     }
 
@@ -88,13 +92,14 @@ impl Network {
     }
 
     /// The same of all repositories, as [`check`](crate::check()) compares it with a dump: the records of those that can be had,
-    /// and how their accounts stand. Handles are not told.
+    /// and how their accounts stand. Handles are not told. Every record is of the newest revision: a repository does not tell which
+    /// commit wrote it.
     pub fn oracle(&self) -> Oracle {
         let mut oracle = Oracle::default();
         for (at, did) in self.dids().into_iter().enumerate() {
             let (rev, status) = match self.expected(&did) {
                 Some(Expected::Records { rev, .. }) => {
-                    self.add_records(at, &did, &mut oracle);
+                    self.add_records(at, &did, &rev, &mut oracle);
                     (Some(rev), None)
                 }
                 Some(Expected::Inactive(status)) => (None, Some(status.to_owned())),
@@ -113,21 +118,21 @@ impl Network {
         oracle
     }
 
-    fn add_records(&self, at: usize, did: &str, oracle: &mut Oracle) {
+    fn add_records(&self, at: usize, did: &str, rev: &str, oracle: &mut Oracle) {
         let built = self.shared.built(at);
         let values: HashMap<_, _> = built
             .blocks
             .iter()
             .map(|block| (block.cid, block))
             .collect();
-        for (path, (cid, rev)) in &built.records {
+        for (path, (cid, _)) in &built.records {
             let (collection, rkey) = path.split_once('/').unwrap_or((path, ""));
             let record = Record {
                 did: did.to_owned(),
                 collection: collection.to_owned(),
                 rkey: rkey.to_owned(),
                 cid: cid.to_string(),
-                rev: rev.to_string(),
+                rev: rev.to_owned(),
                 value: values
                     .get(cid)
                     .map(|block| pds::record_json(block))

@@ -162,6 +162,16 @@ pub enum Failure {
     Server,
 }
 
+impl Failure {
+    /// Whether nothing whole comes from the host, so that another place may be asked.
+    pub(super) fn is_of_host(self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable | Self::TimedOut | Self::Truncated | Self::Redirected | Self::Server
+        )
+    }
+}
+
 /// Draws a fault by the shares, from the seed and a number alone.
 pub(super) fn draw(shares: &[(Fault, f64)], seed: u64, at: usize) -> Option<Fault> {
     let mut roll: f64 = ChaCha8Rng::seed_from_u64(mix(seed, at)).random();

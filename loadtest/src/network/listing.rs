@@ -6,17 +6,21 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use serde_json::json;
 
-use super::RelayRepos;
 use super::answer::{self, Query, Refusal};
 use super::fault::Fault;
 use super::pds;
 use super::state::{Shared, Standing, locked};
+use super::{RelayLists, RelayRepos};
 
 /// What the relay answers.
 pub(super) async fn respond(shared: Arc<Shared>, uri: Uri) -> Response {
     let query = Query::of(&uri);
     let method = uri.path().strip_prefix("/xrpc/").unwrap_or_default();
     let answer = match method {
+        _ if !lists(shared.options.relay_lists, method) => {
+            let (status, text) = (StatusCode::NOT_IMPLEMENTED, "Method Not Implemented");
+            Err(answer::refusal(status, "MethodNotImplemented", text))
+        }
         "com.atproto.sync.listRepos" => list_repos(&shared, &query),
         "com.atproto.sync.listReposByCollection" => list_by_collection(&shared, &query),
         "com.atproto.sync.listHosts" => list_hosts(&shared, &query),
@@ -28,6 +32,16 @@ pub(super) async fn respond(shared: Arc<Shared>, uri: Uri) -> Response {
         )),
     };
     answer.unwrap_or_else(|refusal| *refusal)
+}
+
+/// Whether the relay knows the method, if it is one that lists.
+fn lists(lists: RelayLists, method: &str) -> bool {
+    match method {
+        "com.atproto.sync.listReposByCollection" => lists == RelayLists::All,
+        "com.atproto.sync.listRepos" => matches!(lists, RelayLists::All | RelayLists::Repos),
+        "com.atproto.sync.listHosts" => lists != RelayLists::Nothing,
+        _ => true,
+    }
 }
 
 /// A page of accounts by number.

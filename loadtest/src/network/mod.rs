@@ -59,6 +59,20 @@ pub enum RelayRepos {
     None,
 }
 
+/// What the relay lists. Hosts it lists always but for [`Nothing`](Self::Nothing).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RelayLists {
+    /// All there is.
+    #[default]
+    All,
+    /// Knows no `listReposByCollection`.
+    Repos,
+    /// Knows no list of repositories.
+    Hosts,
+    /// Knows no list at all.
+    Nothing,
+}
+
 /// What to make. Shares of one list add up to at most 1.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -86,6 +100,8 @@ pub struct Options {
     pub p256: f64,
     /// What the relay does with `getRepo`.
     pub relay_repos: RelayRepos,
+    /// What the relay lists.
+    pub relay_lists: RelayLists,
     /// When the histories end, in microseconds since the epoch; `None`: now.
     pub now: Option<u64>,
     /// How long a [`Fault::Slow`] takes.
@@ -109,6 +125,7 @@ impl Default for Options {
             did_web: 0.1,
             p256: 0.1,
             relay_repos: RelayRepos::default(),
+            relay_lists: RelayLists::default(),
             now: None,
             slow: Duration::from_secs(3),
             port: 0,

@@ -6,12 +6,15 @@ use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use super::discover::Found;
+use super::failure::Failure;
 use super::tools::Tools;
-use super::unit::{Failure, Outcome, xrpc};
+use super::unit::{Outcome, xrpc};
 use crate::config::AccountAction;
 use crate::decode::{Cid, Tid};
 use crate::fetch::{FetchError, FetchLimits};
-use crate::store::{Removal, RepoStatus, Scope, StatusWrite, StoreError, WriteBatch};
+use crate::store::{
+    Removal, Repair, RepairKind, RepoStatus, Scope, StatusWrite, StoreError, WriteBatch,
+};
 
 /// Bounds of a short answer.
 const SHORT: FetchLimits = FetchLimits {
@@ -50,6 +53,14 @@ struct StatusAnswer {
 impl Answer {
     pub fn deleted(asked: u64) -> Self {
         Self::inactive("deleted", asked)
+    }
+
+    pub fn active(asked: u64) -> Self {
+        let status = RepoStatus {
+            active: true,
+            status: None,
+        };
+        Self { status, asked }
     }
 
     fn inactive(status: &str, asked: u64) -> Self {
@@ -124,6 +135,23 @@ pub(super) async fn latest(
     })
 }
 
+/// An account that came back while its repository was removed: only a snapshot brings that back.
+async fn ask_if_active(tools: &Tools, did: &str, floor: u64) -> Result<(), StoreError> {
+    let held = tools.store.repo(did).await?;
+    if !held.is_some_and(|repo| repo.active()) {
+        return Ok(());
+    }
+    let mut batch = WriteBatch::new();
+    batch.put_repair(Repair {
+        did: did.to_owned(),
+        id: format!("removal~{floor}~floor"),
+        kind: RepairKind::Floor,
+        reason: "removed".to_owned(),
+        version: floor,
+    });
+    tools.store.apply(batch).await.map(|_| ())
+}
+
 /// Writes what the host says, purges what is to be purged, and clears the questions that this answers.
 ///
 /// The DID document named this host, so an account that is gone here is gone: one that has moved is asked for elsewhere.
@@ -141,6 +169,13 @@ pub(super) async fn take(
         version: answer.asked,
         status: answer.status.clone(),
         repair_if_stale: None,
+        repair_if_reactivated: Some(Repair {
+            did: did.clone(),
+            id: format!("host~{}~content", answer.asked),
+            kind: RepairKind::Content,
+            reason: "reactivated".to_owned(),
+            version: 0,
+        }),
     });
     tools.store.apply(batch).await?;
     let held = tools.store.repo(did).await?;
@@ -163,16 +198,17 @@ pub(super) async fn take(
                     floor: true,
                 })
                 .await?;
+            ask_if_active(tools, did, version).await?;
         }
     }
     // Nothing of a repository that is gone can be fetched; one that is only hidden is asked again when it comes back.
     let deleted = answer.status.status.as_deref() == Some("deleted");
     let answered: Vec<_> = repairs
         .into_iter()
-        .filter(|repair| deleted || repair.kind == crate::store::RepairKind::Status)
+        .filter(|repair| deleted || repair.kind == RepairKind::Status)
         .collect();
-    tokio::time::sleep(tools.store.sync_lag()).await;
     if !answered.is_empty() {
+        tokio::time::sleep(tools.store.sync_lag()).await;
         tools.store.clear_repairs(&answered).await?;
     }
     drop(guard);

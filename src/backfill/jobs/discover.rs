@@ -7,10 +7,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use super::hosts::{self, HostPages};
 use super::tools::Tools;
 use crate::decode::{Tid, syntax};
 use crate::fetch::{FetchError, FetchLimits};
-use crate::store::{ChoiceKind, Repair, StoreError};
+use crate::store::{ChoiceKind, Repair, RepairKind, StoreError};
 
 /// Repositories that are asked for at once; more than any server gives.
 const PAGE: usize = 1000;
@@ -39,12 +40,37 @@ pub enum Source {
         /// NSID.
         collection: String,
     },
+    /// `com.atproto.sync.listRepos` of every host that a relay's `listHosts` names.
+    Hosts {
+        /// `https://host[:port]`.
+        relay: String,
+    },
+    /// `com.atproto.sync.listRepos` of one host.
+    Host {
+        /// `host[:port]`.
+        host: String,
+    },
     /// Those that are held, and that nobody listed: their hosts are asked what became of them.
     Held,
     /// What failed in this job.
     Failures,
     /// What waits in `repairs`.
     Repairs,
+}
+
+impl Source {
+    /// What tells the same where a server does not know the method.
+    pub(super) fn fallback(&self) -> Option<Self> {
+        match self {
+            Self::ByCollection { relay, .. } => Some(Self::Relay {
+                relay: relay.clone(),
+            }),
+            Self::Relay { relay } => Some(Self::Hosts {
+                relay: relay.clone(),
+            }),
+            _ => None,
+        }
+    }
 }
 
 /// A repository that was found.
@@ -54,12 +80,27 @@ pub struct Found {
     pub did: String,
     /// The revision that the listing says, where it does.
     pub rev: Option<Tid>,
+    /// Whether the listing says that the account is not active.
+    pub inactive: bool,
     /// Whether it is to be fetched however complete it is held.
     pub always: bool,
     /// Whether it is fetched only if it was in no listing before.
     pub unlisted_only: bool,
+    /// The only collections of it that are wanted, where not all that its job names are.
+    pub collections: Vec<String>,
+    /// The collections that failed before; empty: all of it, if any.
+    pub failed: Vec<String>,
     /// The questions that it has to answer.
     pub repairs: Vec<Repair>,
+}
+
+impl Found {
+    /// Whether a relay's copy can answer anything: questions without a version are for the host itself, as are those about the
+    /// account.
+    pub(super) fn may_be_copied(&self) -> bool {
+        let can = |repair: &Repair| repair.version > 0 && repair.kind != RepairKind::Status;
+        self.repairs.is_empty() || self.repairs.iter().any(can)
+    }
 }
 
 /// A page of them.
@@ -85,9 +126,40 @@ pub enum DiscoverError {
         /// What is wrong with it.
         detail: String,
     },
+    /// One of many hosts does not list its repositories; the others may.
+    #[error("{host} does not list its repositories: {error}")]
+    Host {
+        /// `host[:port]`.
+        host: String,
+        /// Why.
+        error: Box<DiscoverError>,
+        /// Where to go on without it; `None`: it was the last one.
+        next: Option<String>,
+        /// Whether another try may help.
+        again: bool,
+    },
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl DiscoverError {
+    /// Whether the server does not know the method.
+    pub(super) fn is_unsupported(&self) -> bool {
+        let Self::Fetch(FetchError::Status {
+            status,
+            name,
+            message,
+            ..
+        }) = self
+        else {
+            return false;
+        };
+        // A PDS would pass what it does not know on to a service: it asks for a token, or misses the service's name.
+        matches!(status, 401 | 404 | 405 | 501)
+            || matches!(name.as_str(), "MethodNotImplemented" | "XRPCNotSupported")
+            || *status == 400 && message.contains("No service")
+    }
 }
 
 #[derive(Deserialize)]
@@ -100,32 +172,60 @@ struct Listing {
 struct ListedRepo {
     did: String,
     rev: Option<String>,
+    active: Option<bool>,
 }
 
-/// The page of a source behind a cursor.
-pub async fn page(
-    tools: &Tools,
+/// Reads pages; knows the hosts that it is at.
+#[derive(Debug, Default)]
+pub struct Lister {
     job: u64,
-    source: &Source,
+    hosts: HostPages,
+}
+
+impl Lister {
+    /// Reads the pages of a job.
+    pub fn new(job: u64) -> Self {
+        Self {
+            job,
+            hosts: HostPages::default(),
+        }
+    }
+
+    /// The page of a source behind a cursor.
+    pub async fn page(
+        &self,
+        tools: &Tools,
+        source: &Source,
+        cursor: Option<&str>,
+        cancel: &CancellationToken,
+    ) -> Result<FoundPage, DiscoverError> {
+        match source {
+            Source::Relay { relay } => repos(tools, relay, cursor, cancel).await,
+            Source::ByCollection { relay, collection } => {
+                let url = format!(
+                    "{relay}/xrpc/com.atproto.sync.listReposByCollection?collection={collection}&limit={PAGE}"
+                );
+                listing(tools, url, cursor, cancel).await
+            }
+            Source::Hosts { relay } => self.hosts.page(tools, relay, cursor, cancel).await,
+            Source::Host { host } => hosts::of_one(tools, host, cursor, cancel).await,
+            Source::Dids => given(tools, self.job, cursor).await,
+            Source::Held => held(tools, cursor).await,
+            Source::Failures => failures(tools, self.job, cursor).await,
+            Source::Repairs => repairs(tools, cursor).await,
+        }
+    }
+}
+
+/// A page of `com.atproto.sync.listRepos` of an origin.
+pub(super) async fn repos(
+    tools: &Tools,
+    origin: &str,
     cursor: Option<&str>,
     cancel: &CancellationToken,
 ) -> Result<FoundPage, DiscoverError> {
-    match source {
-        Source::Relay { relay } => {
-            let url = format!("{relay}/xrpc/com.atproto.sync.listRepos?limit={PAGE}");
-            listing(tools, url, cursor, cancel).await
-        }
-        Source::ByCollection { relay, collection } => {
-            let url = format!(
-                "{relay}/xrpc/com.atproto.sync.listReposByCollection?collection={collection}&limit={PAGE}"
-            );
-            listing(tools, url, cursor, cancel).await
-        }
-        Source::Dids => given(tools, job, cursor).await,
-        Source::Held => held(tools, cursor).await,
-        Source::Failures => failures(tools, job, cursor).await,
-        Source::Repairs => repairs(tools, cursor).await,
-    }
+    let url = format!("{origin}/xrpc/com.atproto.sync.listRepos?limit={PAGE}");
+    listing(tools, url, cursor, cancel).await
 }
 
 async fn listing(
@@ -158,6 +258,7 @@ async fn listing(
         .filter(|repo| syntax::is_did(&repo.did));
     let repos = repos.map(|repo| Found {
         rev: repo.rev.and_then(|rev| Tid::parse(rev.as_bytes())),
+        inactive: repo.active == Some(false),
         did: repo.did,
         ..Found::default()
     });
@@ -227,13 +328,27 @@ async fn failures(
     cursor: Option<&str>,
 ) -> Result<FoundPage, DiscoverError> {
     let page = tools.store.failures(job, cursor, PAGE).await?;
-    let repos = page.items.into_iter().map(|failure| Found {
-        did: failure.did,
-        always: true,
-        ..Found::default()
-    });
+    let mut repos: Vec<Found> = Vec::new();
+    for failure in page.items {
+        if repos.last().is_none_or(|last| last.did != failure.did) {
+            repos.push(Found {
+                did: failure.did,
+                always: true,
+                ..Found::default()
+            });
+        }
+        if let Some(found) = repos.last_mut() {
+            found.failed.push(failure.collection);
+        }
+    }
+    for found in &mut repos {
+        // One that failed as a whole is wanted as a whole.
+        if found.failed.iter().all(|collection| !collection.is_empty()) {
+            found.collections = found.failed.clone();
+        }
+    }
     Ok(FoundPage {
-        repos: repos.collect(),
+        repos,
         next: page.cursor,
     })
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use super::discover::{self, Source};
+use super::discover::{Lister, Source};
+use super::hosts;
 use super::model::{Estimate, JobRequest, JobsError};
 use super::scope;
 use super::tools::Tools;
@@ -16,18 +16,6 @@ const SAMPLE_PAGES: usize = 3;
 const REPO_BYTES: u64 = 250_000;
 /// Longest wait for an estimate.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-#[derive(Deserialize)]
-struct Hosts {
-    hosts: Vec<Host>,
-    cursor: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Host {
-    account_count: Option<u64>,
-}
 
 /// Counts what can be counted in a moment, and says how.
 pub(super) async fn estimate(tools: &Tools, request: &JobRequest) -> Result<Estimate, JobsError> {
@@ -45,14 +33,17 @@ async fn count(tools: &Tools, request: &JobRequest) -> Estimate {
     let Some(source) = sources.first() else {
         return of(tools, None, false, "no relay is configured");
     };
+    let lister = Lister::new(0);
     let (mut repos, mut cursor) = (0, None);
     for _ in 0..SAMPLE_PAGES {
-        let page = discover::page(tools, 0, source, cursor.as_deref(), &cancel).await;
+        let page = lister.page(tools, source, cursor.as_deref(), &cancel).await;
         match page {
             Ok(page) => {
                 repos += page.repos.len() as u64;
                 cursor = page.next;
             }
+            // The job would ask each host.
+            Err(error) if error.is_unsupported() => break,
             Err(error) => return of(tools, None, false, &error.to_string()),
         }
         if cursor.is_none() {
@@ -60,7 +51,7 @@ async fn count(tools: &Tools, request: &JobRequest) -> Estimate {
         }
     }
     match source {
-        Source::Relay { relay } => match accounts(tools, relay, &cancel).await {
+        Source::Relay { relay } => match hosts::accounts(tools, relay, &cancel).await {
             Some(accounts) => of(
                 tools,
                 Some(accounts),
@@ -80,33 +71,6 @@ async fn count(tools: &Tools, request: &JobRequest) -> Estimate {
             false,
             "the listing is longer than what was read of it",
         ),
-    }
-}
-
-/// The accounts of all hosts of a relay, if it counts them.
-async fn accounts(tools: &Tools, relay: &str, cancel: &CancellationToken) -> Option<u64> {
-    let (mut accounts, mut cursor) = (0, None::<String>);
-    loop {
-        let mut url = format!("{relay}/xrpc/com.atproto.sync.listHosts?limit=1000");
-        if let Some(cursor) = &cursor {
-            url.push_str("&cursor=");
-            url.push_str(&discover::escaped(cursor));
-        }
-        let answer = tools
-            .fetcher
-            .get(&url, discover::LISTING, cancel)
-            .await
-            .ok()?;
-        let page: Hosts = serde_json::from_slice(&answer).ok()?;
-        accounts += page
-            .hosts
-            .iter()
-            .filter_map(|host| host.account_count)
-            .sum::<u64>();
-        if page.cursor.is_none() || page.cursor == cursor {
-            return Some(accounts).filter(|accounts| *accounts > 0);
-        }
-        cursor = page.cursor;
     }
 }
 

@@ -1,6 +1,6 @@
-//! One collection of a repository by `listRecords`, where that is cheaper than the whole CAR.
+//! Collections of a repository by `listRecords`, where that is cheaper than the whole CAR.
 //!
-//! It is tried where a job asks for one collection: a repository that holds nothing else is read as a CAR at once, and a collection
+//! It is tried where a job asks for a few collections: a repository that holds nothing else is read as a CAR at once, and a collection
 //! that fills more than [`MAX_PAGES`] pages is given up for the CAR, as is one whose values don't hash to what the server says.
 
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::account;
+use super::account::{self, Answer};
 use super::discover::escaped;
 use super::tools::{DidGuard, Tools};
 use super::unit::Target;
@@ -19,6 +19,8 @@ use crate::store::{RecordBody, RecordWrite, Removal, Repo, Scope, StoreError, Wr
 
 /// Pages after which the CAR is cheaper.
 const MAX_PAGES: usize = 10;
+/// Bytes of records that are held at once of a repository; beyond it the CAR is read, which may go to a file.
+const MAX_BYTES: usize = 16 << 20;
 /// Records of a page; servers give no more.
 const PAGE: usize = 100;
 /// Bounds of a page: a hundred records of a megabyte at most.
@@ -36,11 +38,11 @@ struct Described {
 #[derive(Deserialize)]
 struct Records {
     cursor: Option<String>,
-    records: Vec<Listed>,
+    records: Vec<ListedRecord>,
 }
 
 #[derive(Deserialize)]
-struct Listed {
+struct ListedRecord {
     uri: String,
     cid: String,
     value: Value,
@@ -53,24 +55,47 @@ struct Checked {
     bytes: Vec<u8>,
 }
 
-/// A collection that was written; what is older is still to be removed.
-pub(super) struct ListedCollection {
-    pub records: u64,
-    removal: Removal,
+/// Collections that were read; nothing of them is written.
+pub(super) struct Listed {
+    rev: Tid,
+    /// When the host was asked (microseconds).
+    asked: u64,
+    read: Vec<(String, Vec<Checked>)>,
+    /// Those that only the CAR tells.
+    pub left: Vec<String>,
+}
+
+impl Listed {
+    /// Whether none could be read.
+    pub fn is_empty(&self) -> bool {
+        self.read.is_empty()
+    }
+}
+
+/// Collections that were written; what is older is still to be removed.
+pub(super) struct ListedCollections {
+    /// How many records, by collection.
+    pub records: Vec<(String, u64)>,
+    /// Whether the account was shown as active before.
+    pub was_active: bool,
+    /// When the host was asked (microseconds).
+    pub asked: u64,
+    removals: Vec<Removal>,
     _guard: DidGuard,
 }
 
-/// Reads a collection. `Ok(None)`: the CAR has to be read instead.
+/// Reads collections. `Ok(None)`: the CAR has to be read instead.
 pub(super) async fn read(
     tools: &Tools,
     did: &str,
-    collection: &str,
+    collections: &[String],
     target: &Target,
+    asked: u64,
     cancel: &CancellationToken,
-) -> Result<Option<ListedCollection>, ReadError> {
+) -> Result<Option<Listed>, FetchError> {
     let pds = &target.pds;
-    let latest = account::latest(tools, did, pds, cancel).await?;
-    if latest.rev.micros() > tools.clock.now_micros() + decode::REV_AHEAD_MICROS {
+    let rev = account::latest(tools, did, pds, cancel).await?.rev;
+    if rev.micros() > tools.clock.now_micros() + decode::REV_AHEAD_MICROS {
         return Ok(None);
     }
     let url = format!(
@@ -81,22 +106,35 @@ pub(super) async fn read(
         Some(described) => described,
         None => return Ok(None),
     };
-    let holds = described.collections.iter().any(|name| name == collection);
-    if holds && described.collections.len() == 1 {
+    let held = described.collections;
+    if !held.is_empty() && held.iter().all(|name| collections.contains(name)) {
         return Ok(None);
     }
-    let records = match holds {
-        true => pages(tools, did, collection, pds, cancel).await?,
-        false => Some(Vec::new()),
+    let mut listed = Listed {
+        rev,
+        asked,
+        read: Vec::new(),
+        left: Vec::new(),
     };
-    match records {
-        Some(records) => {
-            // With this the repository is one that is held: it is looked at even if no list names it any more.
-            tools.store.put_pds(did, pds).await?;
-            write(tools, did, collection, latest.rev, records).await
+    let mut room = MAX_BYTES;
+    for collection in collections {
+        let records = match held.contains(collection) {
+            true => pages(tools, did, collection, pds, &mut room, cancel).await,
+            false => Ok(Some(Vec::new())),
+        };
+        match records {
+            Ok(Some(records)) => listed.read.push((collection.clone(), records)),
+            Ok(None) => listed.left.push(collection.clone()),
+            Err(error) if is_of_collection(&error) => listed.left.push(collection.clone()),
+            Err(error) => return Err(error),
         }
-        None => Ok(None),
     }
+    Ok(Some(listed))
+}
+
+/// Whether the server refuses this list, and neither the account nor everything.
+fn is_of_collection(error: &FetchError) -> bool {
+    matches!(error, FetchError::Status { .. }) && Answer::of_error(error, 0).is_none()
 }
 
 /// Every record; `None` where there are too many, or one is not what its CID says.
@@ -105,8 +143,9 @@ async fn pages(
     did: &str,
     collection: &str,
     pds: &str,
+    room: &mut usize,
     cancel: &CancellationToken,
-) -> Result<Option<Vec<Checked>>, ReadError> {
+) -> Result<Option<Vec<Checked>>, FetchError> {
     let base = format!(
         "{pds}/xrpc/com.atproto.repo.listRecords?repo={}&collection={collection}&limit={PAGE}",
         escaped(did)
@@ -127,8 +166,11 @@ async fn pages(
         }
         for record in page.records {
             match check(record, &prefix) {
-                Some(record) => checked.push(record),
-                None => return Ok(None),
+                Some(record) if record.bytes.len() <= *room => {
+                    *room -= record.bytes.len();
+                    checked.push(record);
+                }
+                _ => return Ok(None),
             }
         }
         if page.cursor.is_none() {
@@ -143,7 +185,7 @@ fn parse<T: for<'de> Deserialize<'de>>(answer: &[u8]) -> Option<T> {
     serde_json::from_slice(answer).ok()
 }
 
-fn check(record: Listed, prefix: &str) -> Option<Checked> {
+fn check(record: ListedRecord, prefix: &str) -> Option<Checked> {
     let rkey = record
         .uri
         .strip_prefix(prefix)
@@ -157,53 +199,61 @@ fn check(record: Listed, prefix: &str) -> Option<Checked> {
     })
 }
 
-/// Writes the records, unless the collection is not indexed any more.
-async fn write(
+/// Writes what was read, but for what is not indexed any more.
+pub(super) async fn write(
     tools: &Tools,
     did: &str,
-    collection: &str,
-    rev: Tid,
-    records: Vec<Checked>,
-) -> Result<Option<ListedCollection>, ReadError> {
+    target: &Target,
+    listed: Listed,
+) -> Result<ListedCollections, StoreError> {
+    // With this the repository is one that is held: it is looked at even if no list names it any more.
+    tools.store.put_pds(did, &target.pds).await?;
     let guard = tools.locks.lock(did).await;
-    if !tools.indexed.now().wants(collection) {
-        return Ok(None);
-    }
+    let indexed = tools.indexed.now();
     let held = tools.store.repo(did).await?.unwrap_or_default();
+    let rev = listed.rev;
     let version = version(&held, rev);
-    let mut batch = WriteBatch::new();
+    let mut written = ListedCollections {
+        records: Vec::new(),
+        was_active: held.active(),
+        asked: listed.asked,
+        removals: Vec::new(),
+        _guard: guard,
+    };
     let mut json = Vec::new();
-    for record in &records {
-        json.clear();
-        if tools.options.json {
-            decode::record_to_json(&record.bytes, &mut json);
+    let read = listed.read.into_iter();
+    for (collection, records) in read.filter(|(name, _)| indexed.wants(name)) {
+        let mut batch = WriteBatch::new();
+        for record in &records {
+            json.clear();
+            if tools.options.json {
+                decode::record_to_json(&record.bytes, &mut json);
+            }
+            batch.put_record(RecordWrite {
+                did,
+                collection: &collection,
+                rkey: &record.rkey,
+                version,
+                rev,
+                body: Some(RecordBody {
+                    cid: record.cid,
+                    record: &record.bytes,
+                    json: Some(json.as_slice()).filter(|json| !json.is_empty()),
+                }),
+            });
         }
-        batch.put_record(RecordWrite {
-            did,
-            collection,
-            rkey: &record.rkey,
-            version,
-            rev,
-            body: Some(RecordBody {
-                cid: record.cid,
-                record: &record.bytes,
-                json: Some(json.as_slice()).filter(|json| !json.is_empty()),
-            }),
-        });
-    }
-    if !batch.is_empty() {
-        tools.store.apply(batch).await?;
-    }
-    Ok(Some(ListedCollection {
-        records: records.len() as u64,
-        removal: Removal {
+        if !batch.is_empty() {
+            tools.store.apply(batch).await?;
+        }
+        written.removals.push(Removal {
             did: did.to_owned(),
-            scope: Scope::Collection(collection.to_owned()),
+            scope: Scope::Collection(collection.clone()),
             version: version.saturating_sub(1),
             floor: false,
-        },
-        _guard: guard,
-    }))
+        });
+        written.records.push((collection, records.len() as u64));
+    }
+    Ok(written)
 }
 
 /// V': not before the revision, above every floor.
@@ -212,28 +262,11 @@ fn version(held: &Repo, rev: Tid) -> u64 {
     rev.micros().max(floors.max().unwrap_or(0))
 }
 
-/// Removes what the collection no longer has, once what it has can't be lost any more.
-pub(super) async fn finish(tools: &Tools, listed: &ListedCollection) -> Result<(), StoreError> {
+/// Removes what the collections no longer have, once what they have can't be lost any more.
+pub(super) async fn finish(tools: &Tools, listed: &ListedCollections) -> Result<(), StoreError> {
     tokio::time::sleep(tools.store.sync_lag()).await;
-    tools.store.remove(listed.removal.clone()).await
-}
-
-/// Why a collection can't be read.
-pub(super) enum ReadError {
-    /// The host's answer.
-    Fetch(FetchError),
-    /// The store.
-    Store(StoreError),
-}
-
-impl From<FetchError> for ReadError {
-    fn from(error: FetchError) -> Self {
-        Self::Fetch(error)
+    for removal in &listed.removals {
+        tools.store.remove(removal.clone()).await?;
     }
-}
-
-impl From<StoreError> for ReadError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
+    Ok(())
 }

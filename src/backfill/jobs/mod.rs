@@ -7,8 +7,11 @@
 mod account;
 mod discover;
 mod estimate;
+mod failure;
 mod gaps;
+mod hosts;
 mod listed;
+mod live;
 mod model;
 mod pages;
 mod purge;
@@ -21,6 +24,7 @@ mod scope;
 mod single;
 mod tools;
 mod triggers;
+mod turns;
 mod unit;
 mod workers;
 

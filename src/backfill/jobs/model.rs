@@ -142,6 +142,12 @@ pub struct JobView {
     pub skipped_repos: u64,
     /// Of them, those whose account is deleted, taken down, suspended or deactivated.
     pub inactive_repos: u64,
+    /// Hosts that did not list their repositories, where hosts had to be asked: what they have and was not held is missing.
+    #[serde(default)]
+    pub failed_hosts: u64,
+    /// The first of them, and why.
+    #[serde(default)]
+    pub host_failures: BTreeMap<String, String>,
     /// Repositories that were found and wait or are being fetched.
     pub waiting_repos: u64,
     /// Records that were written.

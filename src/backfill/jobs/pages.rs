@@ -22,6 +22,8 @@ pub(super) struct Pages {
     done: Checkpoint,
     /// and counted here.
     counts: Counts,
+    /// Repositories of all pages, before too.
+    found: u64,
 }
 
 impl Pages {
@@ -29,6 +31,7 @@ impl Pages {
     pub fn at(done: Checkpoint, counts: Counts) -> Self {
         Self {
             done,
+            found: counts.found,
             counts,
             ..Self::default()
         }
@@ -45,8 +48,14 @@ impl Pages {
                 ..Counts::default()
             },
         });
+        self.found += repos as u64;
         self.advance();
         number
+    }
+
+    /// How many repositories were found so far.
+    pub fn found(&self) -> u64 {
+        self.found
     }
 
     /// A repository of a page is settled.

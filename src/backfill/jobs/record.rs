@@ -11,6 +11,8 @@ use crate::decode::time::format_datetime;
 use crate::slot::SlotSet;
 use crate::store::{Fact, JobRow, StoreError};
 
+/// Hosts that are named with why they were left out; more are only counted.
+const MAX_HOSTS: usize = 100;
 /// Collections that are counted each; the counts of all others are summed up as `*`.
 const MAX_COLLECTIONS: usize = 200;
 
@@ -69,6 +71,29 @@ impl Counts {
     }
 }
 
+/// Hosts whose lists could not be had: what is there and was not held is not known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostHosts {
+    /// Why, by host: the first of them.
+    pub reasons: BTreeMap<String, String>,
+    /// Those that are not named.
+    pub others: u64,
+}
+
+impl LostHosts {
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.reasons.len() as u64 + self.others
+    }
+
+    fn add(&mut self, host: &str, reason: String) {
+        match self.reasons.len() < MAX_HOSTS || self.reasons.contains_key(host) {
+            true => _ = self.reasons.insert(host.to_owned(), reason),
+            false => self.others += 1,
+        }
+    }
+}
+
 /// All that a job is, beside its id and epoch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JobBody {
@@ -107,6 +132,9 @@ pub struct JobBody {
     pub between: bool,
     /// Only repositories of these slots; `None`: all.
     pub slots: Option<SlotSet>,
+    /// Hosts that were left out of the discovery.
+    #[serde(default)]
+    pub lost_hosts: LostHosts,
     /// Why it failed.
     pub error: Option<String>,
     /// Microseconds, all of them.
@@ -147,11 +175,57 @@ impl JobBody {
             gaps: Vec::new(),
             between: false,
             slots: None,
+            lost_hosts: LostHosts::default(),
             error: None,
             created: now,
             started: None,
             completed: None,
             updated: now,
+        }
+    }
+
+    /// Puts what tells the same behind a source whose server does not know the method; gives where to go on, if anything does.
+    ///
+    /// The source itself stays where it is, so that what was noted of it before stays true. What would be asked of the same
+    /// server in the same way goes.
+    pub fn fall_back(&mut self, source: usize) -> Option<Checkpoint> {
+        let fallback = self.sources.get(source)?.fallback()?;
+        let alike = |other: &Source| other.fallback().as_ref() == Some(&fallback);
+        let mut place = 0;
+        self.sources.retain(|other| {
+            place += 1;
+            place <= source + 1 || !alike(other)
+        });
+        let next = source + 1;
+        if self.sources.get(next) != Some(&fallback) {
+            self.sources.insert(next, fallback);
+        }
+        Some(Checkpoint {
+            source: next,
+            cursor: None,
+        })
+    }
+
+    /// Notes a host that does not list its repositories.
+    pub fn lose_host(&mut self, host: &str, error: &impl ToString) {
+        let reason = error.to_string().chars().take(200).collect();
+        self.lost_hosts.add(host, reason);
+    }
+
+    /// Where the hosts that were left out are asked again.
+    pub fn take_lost_hosts(&mut self) -> Vec<Source> {
+        let lost = std::mem::take(&mut self.lost_hosts);
+        let relays = self
+            .sources
+            .iter()
+            .filter(|source| matches!(source, Source::Hosts { .. }));
+        match lost.others {
+            0 => lost
+                .reasons
+                .into_keys()
+                .map(|host| Source::Host { host })
+                .collect(),
+            _ => relays.cloned().collect(),
         }
     }
 }
@@ -199,7 +273,9 @@ impl Job {
             true => Stage::Fetching,
             false => Stage::Discovering,
         });
-        let covered = body.status == JobStatus::Completed && counts.failed == 0;
+        let covered = body.status == JobStatus::Completed
+            && counts.failed == 0
+            && body.lost_hosts.count() == 0;
         let at = |micros: u64| format_datetime(micros);
         JobView {
             id: self.id.to_string(),
@@ -217,6 +293,8 @@ impl Job {
             failed_repos: counts.failed,
             skipped_repos: counts.skipped,
             inactive_repos: counts.inactive,
+            failed_hosts: body.lost_hosts.count(),
+            host_failures: body.lost_hosts.reasons.clone(),
             waiting_repos: counts.found.saturating_sub(counts.processed),
             total_records: counts.records,
             wanted_from: body.from.map(at),

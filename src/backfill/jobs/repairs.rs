@@ -9,12 +9,14 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::discover::{self, DiscoverError, Found, Source};
+use super::discover::{DiscoverError, Found, Lister, Source};
+use super::failure::{Failure, FailureBody};
+use super::live::Live;
 use super::record::{Counts, Job};
-use super::roster::{Live, REPAIRS};
+use super::roster::REPAIRS;
 use super::run::failure_key;
 use super::tools::Tools;
-use super::unit::{self, Failure, FailureBody, Outcome, Plan};
+use super::unit::{self, Fetched, Outcome, Plan, Target};
 use crate::store::{JobFailure, RepairKind, StoreError};
 use crate::telemetry::metrics as names;
 
@@ -33,7 +35,7 @@ const PLAN: Plan = Plan {
     windowed: false,
     force: true,
     named: true,
-    collection: None,
+    collections: Vec::new(),
 };
 
 /// Works until the shutdown.
@@ -43,14 +45,17 @@ pub(super) async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), StoreError> {
     let mut job = live.job();
-    job.body.listed = true;
-    job.save(&*tools.store).await?;
     while !shutdown.is_cancelled() {
         let passed = shutdown
             .run_until_cancelled(pass(&tools, &live, &mut job, &shutdown))
             .await;
         match passed {
-            Some(Err(StoreError::Unavailable(_))) | Some(Ok(())) | None => {}
+            Some(Ok(())) | None => {}
+            Some(Err(StoreError::Unavailable(error))) => {
+                tracing::warn!(error, "the repairs wait for the store");
+                live.read_again(&*tools.store).await?;
+                job = live.job();
+            }
             Some(Err(error)) => return Err(error),
         }
         let wait = tokio::time::sleep(PASS_EVERY);
@@ -67,18 +72,14 @@ async fn pass(
     shutdown: &CancellationToken,
 ) -> Result<(), StoreError> {
     let mut working: JoinSet<Result<Counts, StoreError>> = JoinSet::new();
+    let lister = Lister::new(REPAIRS);
     let mut cursor: Option<String> = None;
     let mut waiting = 0;
     let before = job.body.counts.clone();
     loop {
-        let page = discover::page(
-            tools,
-            REPAIRS,
-            &Source::Repairs,
-            cursor.as_deref(),
-            shutdown,
-        )
-        .await;
+        let page = lister
+            .page(tools, &Source::Repairs, cursor.as_deref(), shutdown)
+            .await;
         let page = match page {
             Ok(page) => page,
             Err(DiscoverError::Store(error)) => return Err(error),
@@ -156,17 +157,18 @@ async fn repair(
         let failure = Failure::new("opted_out", message, true);
         return later(tools, found, attempts + 1, failure).await;
     }
-    let outcome = match unit::resolve(tools, &PLAN, found, cancel).await {
-        Err(outcome) => outcome,
-        Ok(target) => match unit::fetch(tools, &PLAN, found, &target, cancel).await {
-            Ok(fetched) => unit::finish(tools, &PLAN, found, fetched).await?,
-            Err(failure) => Outcome::Failed(failure),
-        },
+    let outcome = match attempt(tools, found, cancel).await? {
+        // Where to is known by now.
+        Outcome::Failed(failure) if failure.reason == "moved" => {
+            attempt(tools, found, cancel).await?
+        }
+        outcome => outcome,
     };
-    // What the answer did not satisfy stays, and is asked for again like a failure.
+    // What the answer did not satisfy stays, and is asked for again like a failure. What it asks anew has its own turn.
     let left = tools.store.repairs_of(&found.did).await?;
+    let unanswered = left.iter().any(|repair| found.repairs.contains(repair));
     let outcome = match outcome {
-        Outcome::Done(_) | Outcome::Skipped if !left.is_empty() => {
+        Outcome::Done(_) | Outcome::Skipped if unanswered => {
             let message = "the host answered with a state older than what was announced";
             Outcome::Failed(Failure::new("not_there_yet", message, true))
         }
@@ -176,6 +178,41 @@ async fn repair(
         Outcome::Failed(failure) => later(tools, found, attempts + 1, failure).await,
         mended => unit::note(tools, REPAIRS, found, attempts, mended, attempts > 0).await,
     }
+}
+
+async fn attempt(
+    tools: &Tools,
+    found: &Found,
+    cancel: &CancellationToken,
+) -> Result<Outcome, StoreError> {
+    match unit::resolve(tools, &PLAN, found, cancel).await {
+        Err(outcome) => Ok(outcome),
+        Ok(target) => match fetch(tools, found, &target, cancel).await {
+            Ok(fetched) => unit::finish(tools, &PLAN, found, fetched).await,
+            Err(failure) => Ok(Outcome::Failed(failure)),
+        },
+    }
+}
+
+/// Asks the host, then the relays.
+async fn fetch(
+    tools: &Tools,
+    found: &Found,
+    target: &Target,
+    cancel: &CancellationToken,
+) -> Result<Fetched, Failure> {
+    let mut failure = match unit::fetch(tools, &PLAN, found, target, cancel).await {
+        Err(failure) if failure.elsewhere && found.may_be_copied() => failure,
+        fetched => return fetched,
+    };
+    for relay in &tools.options.relays {
+        let copy = target.at_relay(relay);
+        match unit::fetch(tools, &PLAN, found, &copy, cancel).await {
+            Err(other) => failure = failure.and_at_relay(&other),
+            fetched => return fetched,
+        }
+    }
+    Err(failure)
 }
 
 /// Writes down when it is tried again.

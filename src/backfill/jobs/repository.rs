@@ -9,10 +9,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::account;
 use super::discover::Found;
+use super::failure::Failure;
 use super::record::Counts;
 use super::single;
 use super::tools::{DidGuard, Tools};
-use super::unit::{Failure, Plan, Target, counted, xrpc};
+use super::unit::{Plan, Target, counted, xrpc};
 use crate::backfill::snapshot::window::{Decision, Window};
 use crate::backfill::snapshot::{
     CarLimits, CarReader, Leaf, Mode, Snapshot, SnapshotError, SnapshotLimits,
@@ -22,8 +23,8 @@ use crate::decode::{self, Cid, Tid};
 use crate::fetch::{FetchError, FetchLimits};
 use crate::identity::SigningKey;
 use crate::store::{
-    Complete, RecordBody, RecordWrite, RecordsQuery, Repair, RevWrite, Scope, StoreError,
-    WriteBatch, snapshot_version,
+    Complete, RecordBody, RecordWrite, RecordsQuery, Repair, RepairKind, RevWrite, Scope,
+    StoreError, WriteBatch, snapshot_version,
 };
 
 /// A batch goes to the store at so many bytes,
@@ -79,8 +80,11 @@ impl From<SnapshotError> for ReadError {
 impl From<SnapshotError> for Failure {
     fn from(error: SnapshotError) -> Self {
         // A host that sends something else the next time is not unheard of.
-        let again = error.is_ours() || matches!(error, SnapshotError::Truncated);
-        Self::new(error.reason(), error, again)
+        let truncated = matches!(error, SnapshotError::Truncated);
+        Self {
+            elsewhere: truncated,
+            ..Self::new(error.reason(), &error, error.is_ours() || truncated)
+        }
     }
 }
 
@@ -103,6 +107,9 @@ pub(super) async fn read(
     let guard = tools.locks.lock(&found.did).await;
     let filter = tools.indexed.now();
     let held = tools.store.repo(&found.did).await?.unwrap_or_default();
+    if target.relay.is_some() && held.rev.is_some_and(|held| held > rev) {
+        return Err(older(rev).into());
+    }
     let complete = Complete {
         rev,
         version: snapshot_version(&held, rev),
@@ -130,7 +137,7 @@ pub(super) async fn read(
         repairs,
         was_active: held.active(),
         asked,
-        of_pds: true,
+        of_pds: target.relay.is_none(),
         _guard: guard,
     }))
 }
@@ -143,7 +150,7 @@ async fn download(
     target: &Target,
     cancel: &CancellationToken,
 ) -> Result<Option<Snapshot>, ReadError> {
-    let mut url = xrpc(&target.pds, "getRepo", &found.did);
+    let mut url = xrpc(target.origin(), "getRepo", &found.did);
     if let Some(from) = plan.from.filter(|_| plan.windowed) {
         url.push_str(&format!("&since={}", Tid::new(from, 0)));
     }
@@ -170,7 +177,8 @@ async fn download(
     let opened = Snapshot::open(reader.finish()?, &found.did, now, SnapshotLimits::default());
     match opened {
         Ok(snapshot) => Ok(Some(snapshot)),
-        Err(SnapshotError::RootAbsent(_)) if plan.windowed => Ok(None),
+        // How old a relay's copy is that has nothing newer can't be seen.
+        Err(SnapshotError::RootAbsent(_)) if plan.windowed && target.relay.is_none() => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
@@ -251,9 +259,11 @@ async fn told_rev(
         .held
         .as_ref()
         .and_then(|held| Some((held.rev?, held.commit?)));
-    let wanted = found
+    let contents = found
         .repairs
         .iter()
+        .filter(|repair| repair.kind == RepairKind::Content);
+    let wanted = contents
         .map(|repair| repair.version)
         .max()
         .unwrap_or_default();
@@ -269,6 +279,9 @@ async fn told_rev(
     {
         return Ok(rev.max(own));
     }
+    if target.relay.is_some() {
+        return Err(older(own).into());
+    }
     let latest = account::latest(tools, &found.did, &target.pds, cancel).await;
     let latest = latest.map_err(ReadError::Fetch)?;
     let same = latest.cid == Some(snapshot.commit());
@@ -278,6 +291,12 @@ async fn told_rev(
     } else {
         own
     })
+}
+
+/// A relay's copy that is behind what is held, listed or announced.
+fn older(rev: Tid) -> Failure {
+    let message = format!("the relay's copy, of {rev}, is older than what is known of it");
+    Failure::new("old_copy", message, false)
 }
 
 /// A record that is in the window although its block is absent.

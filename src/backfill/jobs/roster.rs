@@ -5,20 +5,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::discover::Source;
 use super::estimate;
+use super::failure::FailureBody;
 use super::gaps::{self, LedgerNow};
+use super::live::Live;
 use super::model::{
     Estimate, FailureView, JobRequest, JobStatus, JobType, JobView, Jobs, JobsError, Started,
 };
-use super::record::{Checkpoint, Counts, Job, JobBody};
+use super::record::{Checkpoint, Job, JobBody};
 use super::run::{Ended, Run};
 use super::scope;
 use super::tools::Tools;
-use super::unit::FailureBody;
 use crate::decode::syntax;
 use crate::decode::time::format_datetime;
 use crate::store::{Choice, ChoiceKind, JobRow, Page, StoreError};
@@ -34,42 +36,6 @@ const PAGE: usize = 200;
 const STORE_WAIT: Duration = Duration::from_secs(5);
 /// How long an answer waits for a job that is told to stop.
 const STOP: Duration = Duration::from_secs(5);
-
-/// A job that is not over, as it is now.
-pub(super) struct Live {
-    state: Mutex<(Job, Counts)>,
-    cancel: CancellationToken,
-    over: watch::Sender<bool>,
-}
-
-impl Live {
-    pub(super) fn new(job: Job) -> Self {
-        let counts = job.body.counts.clone();
-        Self {
-            state: Mutex::new((job, counts)),
-            cancel: CancellationToken::new(),
-            over: watch::Sender::new(false),
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, (Job, Counts)> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Shows how far it is.
-    pub(super) fn show(&self, job: &Job, counts: Counts) {
-        *self.state() = (job.clone(), counts);
-    }
-
-    pub(super) fn job(&self) -> Job {
-        self.state().0.clone()
-    }
-
-    pub(super) fn view(&self, now: u64) -> JobView {
-        let (job, counts) = &*self.state();
-        job.view(counts, now)
-    }
-}
 
 /// The jobs.
 pub struct Roster {
@@ -112,7 +78,7 @@ impl Roster {
         Ok(roster)
     }
 
-    /// Makes the standing job where there is none.
+    /// Makes the standing job where there is none, or none that stands.
     async fn stand(&self) -> Result<(), StoreError> {
         if self.active().contains_key(&REPAIRS) {
             return Ok(());
@@ -125,12 +91,14 @@ impl Roster {
         let mut body = JobBody::new(request, JobType::Repairs, "repairs".to_owned(), now);
         body.status = JobStatus::Running;
         body.started = Some(now);
+        body.listed = true;
+        let before = self.tools.store.job(REPAIRS).await?.map(|row| row.epoch);
         let job = Job {
             id: REPAIRS,
-            epoch: 1,
+            epoch: before.unwrap_or_default() + 1,
             body,
         };
-        self.tools.store.put_job(&job.row()?, None).await?;
+        self.tools.store.put_job(&job.row()?, before).await?;
         self.active().insert(REPAIRS, Arc::new(Live::new(job)));
         Ok(())
     }
@@ -141,6 +109,12 @@ impl Roster {
 
     pub(super) fn ledger(&self) -> &LedgerNow {
         &self.ledger
+    }
+
+    /// The identity of a DID changed: it is asked for anew. A change that nobody tells of, as of another worker's slots, is seen
+    /// once the cached one is due, or when the host that it names says that the account is not there.
+    pub fn forget_identity(&self, did: &str) {
+        self.tools.identities.forget(did);
     }
 
     pub(super) fn active(&self) -> MutexGuard<'_, HashMap<u64, Arc<Live>>> {
@@ -181,6 +155,8 @@ impl Roster {
                 working.spawn(async move { roster.work(live, shutdown).await.map(|()| id) });
             }
             tokio::select! {
+                biased;
+                // What ends with it is not taken up again.
                 () = shutdown.cancelled() => break,
                 () = self.wake.notified() => {}
                 Some(ended) = working.join_next() => {
@@ -230,22 +206,7 @@ impl Roster {
             if shutdown.run_until_cancelled(wait).await.is_none() {
                 return Ok(());
             }
-            self.read_again(&live).await?;
-        }
-    }
-
-    /// What is stored of a job: whether its last write went through is not known.
-    async fn read_again(&self, live: &Live) -> Result<(), StoreError> {
-        let id = live.job().id;
-        match self.tools.store.job(id).await {
-            Ok(Some(row)) => {
-                let job = Job::read(&row)?;
-                let counts = job.body.counts.clone();
-                live.show(&job, counts);
-                Ok(())
-            }
-            Ok(None) | Err(StoreError::Unavailable(_)) => Ok(()),
-            Err(error) => Err(error),
+            live.read_again(&*self.tools.store).await?;
         }
     }
 
@@ -289,7 +250,8 @@ impl Roster {
         mut job: Job,
         stop: CancellationToken,
     ) -> Result<(Job, Ended), StoreError> {
-        if job.body.kind == JobType::CatchUp && !job.body.retrying && !job.body.listed {
+        let taken = job.body.retrying || job.body.listed || !job.body.gaps.is_empty();
+        if job.body.kind == JobType::CatchUp && !taken {
             let ready =
                 gaps::wait_for_replay(&self.ledger, &mut job, live, &self.tools, &stop).await?;
             if !ready {
@@ -307,6 +269,12 @@ impl Roster {
             .run()
             .await?;
         if matches!(ended, Ended::Done) && !job.body.gaps.is_empty() {
+            // Of what is there and was not listed nothing can be claimed.
+            let lost = job.body.lost_hosts.count();
+            if lost > 0 {
+                let message = format!("{lost} hosts did not list their repositories");
+                return Ok((job, Ended::Failed(message)));
+            }
             gaps::close(&self.tools, &job).await?;
             job.body.gaps.clear();
         }
@@ -322,6 +290,10 @@ impl Roster {
             Ended::Failed(error) => (JobStatus::Failed, Some(error)),
             Ended::Stopped => (JobStatus::Cancelled, None),
         };
+        if job.body.status == JobStatus::Completed {
+            // All are settled, and that is saved: what failed is told by its rows.
+            self.drop_given(job.id).await?;
+        }
         job.save(&*self.tools.store).await?;
         tracing::info!(
             job = job.id,
@@ -337,6 +309,25 @@ impl Roster {
         self.count();
         live.over.send_replace(true);
         Ok(())
+    }
+
+    /// Removes the DIDs that a job was given.
+    async fn drop_given(&self, job: u64) -> Result<(), StoreError> {
+        let (store, kind) = (&self.tools.store, ChoiceKind::JobDids);
+        let mut cursor = None;
+        loop {
+            let prefix = format!("{job}~");
+            let page = store
+                .choices(kind, &prefix, cursor.as_deref(), PAGE)
+                .await?;
+            for chunk in page.items {
+                store.remove_choice(kind, &chunk.name).await?;
+            }
+            cursor = page.cursor;
+            if cursor.is_none() {
+                return Ok(());
+            }
+        }
     }
 
     /// Starts a job unless one of its scope is not over.
@@ -515,7 +506,8 @@ impl Jobs for Roster {
         let mut job = self.read(id).await?;
         let failures = self.tools.store.failures(id, None, 1).await?;
         let unlisted = job.body.status != JobStatus::Completed;
-        if failures.items.is_empty() && !unlisted {
+        let lost = job.body.lost_hosts.count() > 0;
+        if failures.items.is_empty() && !unlisted && !lost {
             return self.get(id).await;
         }
         if let Some(running) = self.of_scope(&job.body.scope) {
@@ -539,8 +531,13 @@ impl Job {
         let body = &mut self.body;
         body.status = JobStatus::Pending;
         (body.completed, body.error) = (None, None);
-        if !unlisted {
-            body.sources = vec![super::discover::Source::Failures];
+        let lost = body.take_lost_hosts();
+        if unlisted {
+            body.listed &= lost.is_empty();
+            body.sources.extend(lost);
+        } else {
+            body.sources = vec![Source::Failures];
+            body.sources.extend(lost);
             body.checkpoint = Checkpoint::default();
             body.listed = false;
             body.retrying = true;

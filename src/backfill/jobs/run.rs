@@ -4,7 +4,7 @@
 //! on their way: while they are, no page is asked for. Each waits in the queue of its own host, so that a host that is slow or
 //! dead holds no place that another one could use.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,19 +12,27 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::discover::{self, DiscoverError, Found, FoundPage};
+use super::discover::{DiscoverError, Found, FoundPage, Lister};
+use super::failure::Failure;
+use super::live::Live;
 use super::pages::Pages;
 use super::record::{Checkpoint, Counts, Job};
-use super::roster::Live;
 use super::tools::Tools;
-use super::unit::{self, Failure, Fetched, Outcome, Plan};
+use super::turns::Turns;
+use super::unit::{self, Fetched, Outcome, Plan};
+use crate::fetch::FetchError;
+use crate::identity::Filled;
 use crate::slot::slot_of;
-use crate::store::{JobFailure, StoreError};
+use crate::store::{JobFailure, JobRow, StoreError};
 
 /// Repositories that are found and not settled, of one job.
 const MAX_UNITS: usize = 20_000;
 /// Identities that are resolved at once.
 const MAX_RESOLVING: usize = 64;
+/// How long everything waits for the directory's export,
+const FILL_PATIENCE: Duration = Duration::from_secs(600);
+/// and how many identities are resolved at once beside it from then on.
+const RESOLVING_BESIDE: usize = 4;
 /// Repositories that are fetched at once.
 const MAX_FETCHING: usize = 1024;
 /// How often what was done is saved.
@@ -44,6 +52,12 @@ struct Unit {
     attempts: u32,
     /// How often its host was left alone when its turn came: no attempt of its own.
     refusals: u32,
+    /// Relays that were asked for their copy,
+    relays: usize,
+    /// and why: what its own host said.
+    failure: Option<Failure>,
+    /// What was written of it while another part failed.
+    counts: Counts,
 }
 
 /// What ended.
@@ -52,11 +66,13 @@ enum Step {
     /// Its host, or that nothing has to be fetched.
     Resolved(Unit, Result<unit::Target, Outcome>),
     /// Its place at the host is free again.
-    Fetched(Unit, Arc<str>, Result<Fetched, Failure>),
+    Fetched(Unit, unit::Target, Result<Fetched, Failure>),
     Finished(Unit, Result<Outcome, StoreError>),
     /// It failed a while ago.
     Again(Unit),
     Settled(Unit, Result<Counts, StoreError>),
+    /// The identities of the directory's export.
+    Filled(Result<Filled, FetchError>),
 }
 
 /// How a run ended.
@@ -69,21 +85,15 @@ pub(super) enum Ended {
     Stopped,
 }
 
-/// The units of one host.
-#[derive(Default)]
-struct Host {
-    waiting: VecDeque<(Unit, unit::Target)>,
-    fetching: usize,
-}
-
 pub(super) struct Run {
     tools: Arc<Tools>,
     plan: Arc<Plan>,
     live: Arc<Live>,
     job: Job,
     pages: Pages,
+    lister: Arc<Lister>,
     steps: JoinSet<Step>,
-    hosts: HashMap<Arc<str>, Host>,
+    hosts: Turns<(Unit, unit::Target)>,
     unresolved: VecDeque<Unit>,
     resolving: usize,
     fetching: usize,
@@ -95,6 +105,8 @@ pub(super) struct Run {
     listed: HashSet<u64>,
     /// What was done when, until it may be claimed.
     trail: VecDeque<(Instant, Checkpoint, Counts)>,
+    /// Since when the export of the directory is read, while it is.
+    filling: Option<Instant>,
     cancel: CancellationToken,
 }
 
@@ -103,15 +115,17 @@ impl Run {
     pub fn new(tools: Arc<Tools>, live: Arc<Live>, job: Job, cancel: CancellationToken) -> Self {
         let plan = Arc::new(Plan::of(&job));
         let checkpoint = job.body.checkpoint.clone();
+        let hosts = Turns::new(tools.options.per_host);
         Self {
             pages: Pages::at(checkpoint.clone(), job.body.counts.clone()),
+            lister: Arc::new(Lister::new(job.id)),
             next: (checkpoint.source < job.body.sources.len()).then_some(checkpoint),
             tools,
             plan,
             live,
             job,
             steps: JoinSet::new(),
-            hosts: HashMap::new(),
+            hosts,
             unresolved: VecDeque::new(),
             resolving: 0,
             fetching: 0,
@@ -120,6 +134,7 @@ impl Run {
             listing_failures: 0,
             listed: HashSet::new(),
             trail: VecDeque::new(),
+            filling: None,
             cancel,
         }
     }
@@ -163,7 +178,8 @@ impl Run {
         {
             self.ask(at, Duration::ZERO);
         }
-        while self.resolving < MAX_RESOLVING
+        self.fill_identities();
+        while self.resolving < self.may_resolve()
             && let Some(unit) = self.unresolved.pop_front()
         {
             self.resolving += 1;
@@ -174,26 +190,60 @@ impl Run {
                 Step::Resolved(unit, target)
             });
         }
-        let per_host = self.tools.options.per_host;
-        let mut ready: Vec<(Unit, unit::Target)> = Vec::new();
-        for host in self.hosts.values_mut() {
-            while host.fetching < per_host
-                && self.fetching < MAX_FETCHING
-                && let Some(next) = host.waiting.pop_front()
-            {
-                host.fetching += 1;
-                self.fetching += 1;
-                ready.push(next);
-            }
-        }
-        for (unit, target) in ready {
+        while self.fetching < MAX_FETCHING
+            && let Some((unit, target)) = self.hosts.next()
+        {
+            self.fetching += 1;
             let (tools, plan, cancel) =
                 (self.tools.clone(), self.plan.clone(), self.cancel.clone());
             self.steps.spawn(async move {
-                let host = target.host.clone();
                 let fetched = unit::fetch(&tools, &plan, &unit.found, &target, &cancel).await;
-                Step::Fetched(unit, host, fetched)
+                Step::Fetched(unit, target, fetched)
             });
+        }
+    }
+
+    /// Has the identities from the directory's export, where they are many.
+    fn fill_identities(&mut self) {
+        let many = self.pages.found() > self.tools.options.export_above;
+        if !many || self.filling.is_some() || !self.tools.identities.is_fill_due() {
+            return;
+        }
+        tracing::info!(
+            job = self.job.id,
+            "the identities are read from the PLC directory's export"
+        );
+        self.filling = Some(Instant::now());
+        let (identities, cancel) = (self.tools.identities.clone(), self.cancel.clone());
+        self.steps
+            .spawn(async move { Step::Filled(identities.fill(&cancel).await) });
+    }
+
+    fn filled(&mut self, filled: Result<Filled, FetchError>) {
+        self.filling = None;
+        let job = self.job.id;
+        match filled {
+            Ok(Filled::All(known)) => tracing::info!(job, known, "the identities were read"),
+            Ok(Filled::Full(known)) => {
+                tracing::warn!(
+                    job,
+                    known,
+                    "the PLC directory has more DIDs than identity.cache_entries: the others are asked for one by one"
+                );
+            }
+            Ok(Filled::NotDue) => {}
+            Err(error) => {
+                tracing::warn!(job, %error, "the PLC directory's export can't be read: DIDs are asked for one by one");
+            }
+        }
+    }
+
+    /// Identities that may be resolved at once: none while they may soon be known all together, but not for ever.
+    fn may_resolve(&self) -> usize {
+        match self.filling {
+            None => MAX_RESOLVING,
+            Some(since) if since.elapsed() < FILL_PATIENCE => 0,
+            Some(_) => RESOLVING_BESIDE,
         }
     }
 
@@ -202,11 +252,12 @@ impl Run {
             return;
         };
         self.asking = true;
-        let (tools, job, cancel) = (self.tools.clone(), self.job.id, self.cancel.clone());
+        let (tools, lister) = (self.tools.clone(), self.lister.clone());
+        let cancel = self.cancel.clone();
         self.steps.spawn(async move {
             tokio::time::sleep(after).await;
             let cursor = at.cursor.as_deref();
-            Step::Page(discover::page(&tools, job, &source, cursor, &cancel).await)
+            Step::Page(lister.page(&tools, &source, cursor, &cancel).await)
         });
     }
 
@@ -215,26 +266,36 @@ impl Run {
         match step {
             Step::Page(Ok(page)) => self.found(page),
             Step::Page(Err(DiscoverError::Store(error))) => return Err(error),
-            Step::Page(Err(error)) => return Ok(self.ask_again(&error)),
+            Step::Page(Err(error)) => return Ok(self.not_listed(error)),
             Step::Resolved(unit, target) => {
                 self.resolving -= 1;
                 match target {
                     Ok(target) => {
-                        let host = self.hosts.entry(target.host.clone()).or_default();
-                        host.waiting.push_back((unit, target));
+                        let host = target.host.clone();
+                        self.hosts.wait(&host, (unit, target));
                     }
+                    Err(Outcome::Failed(failure)) => self.failed(unit, None, failure),
                     Err(outcome) => self.settle(unit, outcome),
                 }
             }
-            Step::Fetched(unit, host, fetched) => {
-                self.leave(&host);
+            Step::Fetched(unit, target, fetched) => {
+                self.fetching -= 1;
+                self.hosts.leave(&target.host);
                 match fetched {
                     Ok(fetched) => self.finish(unit, fetched),
-                    Err(failure) => self.settle(unit, Outcome::Failed(failure)),
+                    Err(failure) => self.failed(unit, Some(target), failure),
                 }
             }
-            Step::Finished(unit, outcome) => self.settle(unit, outcome?),
+            Step::Finished(mut unit, outcome) => match outcome? {
+                Outcome::Partly(counts, left, failure) => {
+                    unit.counts.add(&counts);
+                    unit.found.collections = left;
+                    self.failed(unit, None, failure);
+                }
+                outcome => self.settle(unit, outcome),
+            },
             Step::Again(unit) => self.unresolved.push_back(unit),
+            Step::Filled(filled) => self.filled(filled),
             Step::Settled(unit, counts) => {
                 self.units -= 1;
                 self.pages.settle(unit.page, &counts?);
@@ -243,19 +304,50 @@ impl Run {
         Ok(None)
     }
 
-    fn leave(&mut self, name: &Arc<str>) {
-        self.fetching -= 1;
-        if let Some(host) = self.hosts.get_mut(name) {
-            host.fetching -= 1;
-            if host.fetching == 0 && host.waiting.is_empty() {
-                self.hosts.remove(name);
-            }
+    /// A page that can't be had: elsewhere, without that host, or later; else gives why the job can't go on.
+    fn not_listed(&mut self, error: DiscoverError) -> Option<String> {
+        self.asking = false;
+        if error.is_unsupported() {
+            return self.fall_back(&error);
         }
+        let attempts = self.tools.options.attempts;
+        match error {
+            DiscoverError::Host {
+                host,
+                error,
+                next,
+                again,
+            } if !again || self.listing_failures + 1 >= attempts => {
+                tracing::warn!(job = self.job.id, host, %error, "a host is left out of a backfill");
+                self.job.body.lose_host(&host, &error);
+                self.found(FoundPage {
+                    repos: Vec::new(),
+                    next,
+                });
+                None
+            }
+            error => self.ask_again(&error),
+        }
+    }
+
+    /// Another way to the same repositories, if there is one.
+    fn fall_back(&mut self, error: &DiscoverError) -> Option<String> {
+        let at = self.next.take()?;
+        let Some(next) = self.job.body.fall_back(at.source) else {
+            return Some(format!(
+                "the relay lists neither repositories nor hosts: {error}"
+            ));
+        };
+        let source = self.job.body.sources.get(next.source);
+        tracing::warn!(job = self.job.id, %error, ?source, "a relay does not list what is asked for");
+        self.listing_failures = 0;
+        self.pages.begin(0, next.clone());
+        self.next = Some(next);
+        None
     }
 
     /// A listing that failed is asked for again, but not for ever.
     fn ask_again(&mut self, error: &DiscoverError) -> Option<String> {
-        self.asking = false;
         self.listing_failures += 1;
         tracing::warn!(job = self.job.id, %error, attempt = self.listing_failures, "a listing of repositories failed");
         if self.listing_failures >= LISTING_ATTEMPTS {
@@ -298,6 +390,9 @@ impl Run {
             page: number,
             attempts: 0,
             refusals: 0,
+            relays: 0,
+            failure: None,
+            counts: Counts::default(),
         }));
         let more = next.source < self.job.body.sources.len();
         self.job.body.listed = !more;
@@ -312,38 +407,67 @@ impl Run {
         });
     }
 
-    /// Notes what became of a repository, or tries it again.
-    fn settle(&mut self, mut unit: Unit, outcome: Outcome) {
-        let options = &self.tools.options;
-        if let Outcome::Failed(failure) = &outcome
-            && failure.again
+    /// Tries a repository again later, then at the relays, then notes that it failed.
+    fn failed(&mut self, mut unit: Unit, target: Option<unit::Target>, failure: Failure) {
+        // What its own host said is what is told.
+        let failure = match unit.failure.take() {
+            Some(first) => first.and_at_relay(&failure),
+            None => match self.again(unit, &failure) {
+                Some(done) => {
+                    unit = done;
+                    failure
+                }
+                None => return,
+            },
+        };
+        if let Some(target) = target
+            && failure.elsewhere
+            && unit.found.may_be_copied()
+            && let Some(relay) = self.tools.options.relays.get(unit.relays)
         {
-            let tried = match failure.is_of_host() {
-                true => &mut unit.refusals,
-                false => &mut unit.attempts,
-            };
-            *tried += 1;
-            let wait = options.retry_wait * 2u32.saturating_pow((*tried - 1).min(6));
-            if unit.attempts < options.attempts && unit.refusals < MAX_REFUSALS {
-                self.steps.spawn(async move {
-                    tokio::time::sleep(wait).await;
-                    Step::Again(unit)
-                });
-                return;
-            }
+            let target = target.at_relay(relay);
+            unit.relays += 1;
+            unit.failure = Some(failure);
+            let host = target.host.clone();
+            self.hosts.wait(&host, (unit, target));
+            return;
         }
+        self.settle(unit, Outcome::Failed(failure));
+    }
+
+    /// Lets it wait for another try; gives it back if there is none.
+    fn again(&mut self, mut unit: Unit, failure: &Failure) -> Option<Unit> {
+        if !failure.again {
+            return Some(unit);
+        }
+        let options = &self.tools.options;
+        let tried = match failure.is_of_host() {
+            true => &mut unit.refusals,
+            false => &mut unit.attempts,
+        };
+        *tried += 1;
+        let wait = options.retry_wait * 2u32.saturating_pow((*tried - 1).min(6));
+        if unit.attempts >= options.attempts || unit.refusals >= MAX_REFUSALS {
+            return Some(unit);
+        }
+        self.steps.spawn(async move {
+            tokio::time::sleep(wait).await;
+            Step::Again(unit)
+        });
+        None
+    }
+
+    /// Notes what became of a repository.
+    fn settle(&mut self, unit: Unit, outcome: Outcome) {
         let retrying = self.job.body.retrying;
         let (tools, job) = (self.tools.clone(), self.job.id);
         self.steps.spawn(async move {
-            let counts = unit::note(
-                &tools,
-                job,
-                &unit.found,
-                unit.attempts.max(1),
-                outcome,
-                retrying,
-            )
-            .await;
+            let attempts = unit.attempts.max(1);
+            let counts = unit::note(&tools, job, &unit.found, attempts, outcome, retrying).await;
+            let counts = counts.map(|mut counts| {
+                counts.add(&unit.counts);
+                counts
+            });
             Step::Settled(unit, counts)
         });
     }
@@ -380,19 +504,39 @@ impl Job {
     /// Writes the job over the epoch that was read.
     pub(super) async fn save(&mut self, store: &dyn crate::store::Store) -> Result<(), StoreError> {
         let before = self.epoch;
-        self.epoch += 1;
-        match store.put_job(&self.row()?, Some(before)).await? {
-            true => Ok(()),
-            false => Err(StoreError::Lease(format!(
-                "another process changed the job {}: there must be one worker 0",
+        let row = JobRow {
+            epoch: before + 1,
+            ..self.row()?
+        };
+        if !store.put_job(&row, Some(before)).await? {
+            // Who holds the lease is alone: it was a write of its own that was on its way when the process before it was killed.
+            let message = format!(
+                "the job {} was changed meanwhile, and is read again",
                 self.id
-            ))),
+            );
+            return Err(StoreError::Unavailable(message));
         }
+        self.epoch = row.epoch;
+        Ok(())
     }
 }
 
 fn hash(did: &str) -> u64 {
     xxhash_rust::xxh3::xxh3_64(did.as_bytes())
+}
+
+/// The rows of the collections of a repository that failed; of none: that of the repository.
+pub(super) fn failure_keys(
+    job: u64,
+    did: &str,
+    collections: &[String],
+) -> impl Iterator<Item = JobFailure> {
+    let whole = collections.is_empty().then(|| failure_key(job, did));
+    let each = collections.iter().map(move |collection| JobFailure {
+        collection: collection.clone(),
+        ..failure_key(job, did)
+    });
+    whole.into_iter().chain(each)
 }
 
 /// The row of a failure that is to be cleared.

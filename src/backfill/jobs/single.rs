@@ -5,9 +5,10 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::discover::{Found, escaped};
+use super::failure::Failure;
 use super::repository::{Alone, ReadError, Records};
 use super::tools::Tools;
-use super::unit::{Failure, Target, xrpc};
+use super::unit::{Target, xrpc};
 use crate::decode;
 use crate::decode::car::Car;
 use crate::fetch::FetchLimits;
@@ -35,7 +36,7 @@ pub(super) async fn read(
     if held.is_some_and(|held| held.cid == leaf.cid) {
         return Ok(());
     }
-    let mut url = xrpc(&target.pds, "getRecord", did);
+    let mut url = xrpc(target.origin(), "getRecord", did);
     url.push_str(&format!("&collection={collection}&rkey={}", escaped(rkey)));
     let answer = tools
         .fetcher

@@ -46,6 +46,8 @@ pub struct JobOptions {
     pub repo_time: Duration,
     /// Longest pause within the answer of a host.
     pub repo_idle: Duration,
+    /// A job of more repositories has the identities from the PLC directory's export.
+    pub export_above: u64,
     /// DIDs that only jobs that name them fetch.
     pub skip_dids: HashSet<String>,
     /// Where repositories go that don't fit into memory.

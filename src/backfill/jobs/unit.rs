@@ -5,16 +5,16 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::account::{self, Answer};
 use super::discover::{Found, escaped};
-use super::listed::{self, ListedCollection};
+use super::failure::{Failure, FailureBody};
+use super::listed::{self, ListedCollections};
 use super::model::{CollectionCounts, Force};
 use super::record::{Counts, Job};
 use super::repository::{self, Written};
-use super::run::failure_key;
+use super::run::failure_keys;
 use super::tools::Tools;
 use crate::config::CollectionFilter;
 use crate::decode::Tid;
@@ -30,6 +30,9 @@ use crate::telemetry::metrics as names;
 /// How much older than a gap a revision must be before the gap can't have changed the repository: clocks differ.
 const GAP_MARGIN: u64 = 3_600_000_000;
 
+/// More collections are read as a CAR.
+const MAX_LISTED: usize = 4;
+
 /// What a job wants of each repository.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
@@ -41,8 +44,8 @@ pub(super) struct Plan {
     pub force: bool,
     /// Whether DIDs were named: those who opted out are fetched only then.
     pub named: bool,
-    /// The only collection that is wanted, if it is one.
-    pub collection: Option<String>,
+    /// The only collections that are wanted, if they are few.
+    pub collections: Vec<String>,
 }
 
 impl Plan {
@@ -53,9 +56,9 @@ impl Plan {
             windowed: body.from.is_some() && !body.between,
             named: body.dids > 0,
             force: body.request.force == Some(Force::FullSync),
-            collection: match body.request.collections.as_slice() {
-                [collection] => Some(collection.clone()),
-                _ => None,
+            collections: match body.request.collections.as_slice() {
+                few if few.len() <= MAX_LISTED => few.to_vec(),
+                _ => Vec::new(),
             },
         }
     }
@@ -66,7 +69,9 @@ impl Plan {
 pub(super) struct Target {
     /// Origin of its PDS.
     pub pds: Arc<str>,
-    /// Host and port: what limits count by.
+    /// Origin of the relay that is asked in its place.
+    pub relay: Option<Arc<str>>,
+    /// Host and port that are asked: what limits count by.
     pub host: Arc<str>,
     /// The key that signs it.
     pub key: Option<SigningKey>,
@@ -74,17 +79,20 @@ pub(super) struct Target {
     pub held: Option<Repo>,
 }
 
-/// Why a repository could not be had.
-#[derive(Debug, Clone)]
-pub(super) struct Failure {
-    /// A label of few values.
-    pub reason: &'static str,
-    /// What exactly.
-    pub message: String,
-    /// Who was asked.
-    pub host: Option<String>,
-    /// Whether another try may help.
-    pub again: bool,
+impl Target {
+    /// Who is asked.
+    pub fn origin(&self) -> &str {
+        self.relay.as_deref().unwrap_or(&self.pds)
+    }
+
+    /// The copy that a relay has of it.
+    pub fn at_relay(&self, relay: &str) -> Self {
+        Self {
+            relay: Some(Arc::from(relay)),
+            host: host_of(relay),
+            ..self.clone()
+        }
+    }
 }
 
 /// What became of a repository.
@@ -98,86 +106,20 @@ pub(super) enum Outcome {
     Inactive,
     /// It failed.
     Failed(Failure),
+    /// Written, but for these collections.
+    Partly(Counts, Vec<String>, Failure),
 }
 
 /// What the host gave.
 pub(super) enum Fetched {
     /// The records, which are written.
     Repository(Written),
-    /// One collection of it.
-    Collection(String, ListedCollection),
+    /// Some collections of it, and those that failed.
+    Collections(ListedCollections, Option<(Vec<String>, Failure)>),
     /// What it says about the account.
     Account(Answer),
     /// Nothing newer.
     Unchanged,
-}
-
-impl Failure {
-    pub fn new(reason: &'static str, message: impl ToString, again: bool) -> Self {
-        Self {
-            reason,
-            message: message.to_string(),
-            host: None,
-            again,
-        }
-    }
-
-    /// Whether nothing was asked, for the host is left alone.
-    pub fn is_of_host(&self) -> bool {
-        self.reason == "backed_off"
-    }
-
-    pub fn at(self, host: &str) -> Self {
-        Self {
-            host: Some(host.to_owned()),
-            ..self
-        }
-    }
-}
-
-impl From<FetchError> for Failure {
-    fn from(error: FetchError) -> Self {
-        let (reason, again) = match &error {
-            FetchError::Forbidden(..) => ("forbidden_address", false),
-            FetchError::Unreachable { .. } => ("unreachable", true),
-            FetchError::BackedOff(_) => ("backed_off", true),
-            FetchError::Throttled(_) => ("throttled", false),
-            FetchError::TooSlow { .. } => ("too_slow", true),
-            FetchError::TooLarge { .. } => ("too_large", false),
-            FetchError::Truncated(_) => ("truncated", true),
-            FetchError::Status { status, .. } if *status >= 500 => ("server_error", true),
-            FetchError::Status { .. } => ("refused", false),
-            FetchError::Cancelled => ("cancelled", false),
-        };
-        Self::new(reason, error, again)
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Self::new("store", error, true)
-    }
-}
-
-impl From<IdentityError> for Failure {
-    fn from(error: IdentityError) -> Self {
-        match error {
-            IdentityError::Fetch(did, error) => {
-                let failure = Self::from(error);
-                Self {
-                    reason: match failure.reason {
-                        "refused" | "server_error" | "unreachable" => "identity_unreachable",
-                        reason => reason,
-                    },
-                    message: format!("{did} could not be resolved: {}", failure.message),
-                    ..failure
-                }
-            }
-            IdentityError::NotFound(..) => Self::new("identity_not_found", error, false),
-            IdentityError::Tombstoned(_) => Self::new("tombstoned", error, false),
-            IdentityError::Malformed(..) => Self::new("identity_malformed", error, false),
-        }
-    }
 }
 
 /// Finds the host of a repository, or that nothing has to be fetched.
@@ -193,7 +135,10 @@ pub(super) async fn resolve(
         return Err(Outcome::Skipped);
     }
     let held = tools.store.repo(did).await.map_err(failed)?;
-    if !found.always && !plan.force && is_known(tools, plan, found.rev, held.as_ref()) {
+    // A status changes without a commit.
+    let hidden = found.inactive && held.as_ref().is_some_and(Repo::active);
+    let known = !hidden && is_known(tools, plan, found.rev, held.as_ref());
+    if known && !found.always && !plan.force {
         return Err(Outcome::Skipped);
     }
     let identity = match tools.identities.resolve(did, cancel).await {
@@ -212,6 +157,7 @@ pub(super) async fn resolve(
     Ok(Target {
         host: host_of(&pds),
         pds,
+        relay: None,
         key: identity.key,
         held,
     })
@@ -268,6 +214,13 @@ pub(super) async fn fetch(
     cancel: &CancellationToken,
 ) -> Result<Fetched, Failure> {
     let failed = |failure: Failure| failure.at(&target.host);
+    if target.relay.is_some() {
+        return copy(tools, plan, found, target, cancel)
+            .await
+            .map_err(failed);
+    }
+    // What the host says of the account is as old as the first question.
+    let asked = tools.clock.now_micros();
     let only_status = !found.repairs.is_empty()
         && found
             .repairs
@@ -295,35 +248,83 @@ pub(super) async fn fetch(
             }
             Ok(_) => {}
             Err(error) => {
-                return account_error(tools, found, target, error, cancel)
+                return account_error(tools, found, target, error, asked, cancel)
                     .await
                     .map_err(failed);
             }
         }
     }
-    if let Some(collection) = plan.collection.as_ref().filter(|_| !plan.windowed) {
-        match listed::read(tools, &found.did, collection, target, cancel).await {
-            Ok(Some(listed)) => return Ok(Fetched::Collection(collection.clone(), listed)),
-            // The CAR tells more, or the same better.
-            Ok(None) => {}
-            Err(listed::ReadError::Fetch(error)) => {
-                return account_error(tools, found, target, error, cancel)
-                    .await
-                    .map_err(failed);
-            }
-            Err(listed::ReadError::Store(error)) => return Err(error.into()),
-        }
+    let wanted = match found.collections.as_slice() {
+        [] => &plan.collections,
+        _ => &found.collections,
+    };
+    if wanted.is_empty() || plan.windowed {
+        return whole(tools, plan, found, target, asked, cancel)
+            .await
+            .map_err(failed);
     }
+    let listed = match listed::read(tools, &found.did, wanted, target, asked, cancel).await {
+        Ok(listed) => listed,
+        Err(error) => {
+            return account_error(tools, found, target, error, asked, cancel)
+                .await
+                .map_err(failed);
+        }
+    };
+    let Some(mut listed) = listed else {
+        return whole(tools, plan, found, target, asked, cancel)
+            .await
+            .map_err(failed);
+    };
+    let left = std::mem::take(&mut listed.left);
+    let lost = match left.is_empty() {
+        true => None,
+        // The CAR tells more, or the same better.
+        false => match whole(tools, plan, found, target, asked, cancel).await {
+            Err(failure) if !listed.is_empty() => Some((left, failed(failure))),
+            fetched => return fetched.map_err(failed),
+        },
+    };
+    let written = listed::write(tools, &found.did, target, listed).await?;
+    Ok(Fetched::Collections(written, lost))
+}
+
+/// The repository as its host has it.
+async fn whole(
+    tools: &Tools,
+    plan: &Plan,
+    found: &Found,
+    target: &Target,
+    asked: u64,
+    cancel: &CancellationToken,
+) -> Result<Fetched, Failure> {
+    match repository::read(tools, plan, found, target, asked, cancel).await {
+        Ok(Some(written)) => Ok(Fetched::Repository(written)),
+        Ok(None) if target.held.as_ref().is_some_and(|repo| !repo.active()) => {
+            Ok(Fetched::Account(Answer::active(asked)))
+        }
+        Ok(None) => Ok(Fetched::Unchanged),
+        Err(repository::ReadError::Fetch(error)) => {
+            account_error(tools, found, target, error, asked, cancel).await
+        }
+        Err(repository::ReadError::Failed(failure)) => Err(failure),
+    }
+}
+
+/// What a relay has of it. What it says of the account counts for nothing.
+async fn copy(
+    tools: &Tools,
+    plan: &Plan,
+    found: &Found,
+    target: &Target,
+    cancel: &CancellationToken,
+) -> Result<Fetched, Failure> {
     let asked = tools.clock.now_micros();
     match repository::read(tools, plan, found, target, asked, cancel).await {
         Ok(Some(written)) => Ok(Fetched::Repository(written)),
         Ok(None) => Ok(Fetched::Unchanged),
-        Err(repository::ReadError::Fetch(error)) => {
-            account_error(tools, found, target, error, cancel)
-                .await
-                .map_err(failed)
-        }
-        Err(repository::ReadError::Failed(failure)) => Err(failed(failure)),
+        Err(repository::ReadError::Fetch(error)) => Err(error.into()),
+        Err(repository::ReadError::Failed(failure)) => Err(failure),
     }
 }
 
@@ -333,9 +334,10 @@ async fn account_error(
     found: &Found,
     target: &Target,
     error: FetchError,
+    asked: u64,
     cancel: &CancellationToken,
 ) -> Result<Fetched, Failure> {
-    match Answer::of_error(&error, tools.clock.now_micros()) {
+    match Answer::of_error(&error, asked) {
         Some(answer) => confirmed(tools, found, target, answer, cancel).await,
         None => Err(error.into()),
     }
@@ -381,47 +383,61 @@ pub(super) async fn finish(
     let written = match fetched {
         Fetched::Unchanged => return Ok(Outcome::Skipped),
         Fetched::Account(answer) => return account::take(tools, found, &answer).await,
-        Fetched::Collection(collection, listed) => {
+        Fetched::Collections(listed, lost) => {
             listed::finish(tools, &listed).await?;
-            return Ok(Outcome::Done(counted([(collection, listed.records)])));
+            activate(tools, found, listed.was_active, listed.asked).await?;
+            let counts = counted(listed.records);
+            return Ok(match lost {
+                None => Outcome::Done(counts),
+                Some((left, failure)) => Outcome::Partly(counts, left, failure),
+            });
         }
         Fetched::Repository(written) => written,
     };
+    // First, for completing waits until all before it is durable, and the questions are cleared right after that. A relay's copy says
+    // nothing of the account.
+    if written.of_pds {
+        activate(tools, found, written.was_active, written.asked).await?;
+    }
     if !plan.windowed {
-        let complete = written.complete.clone();
         tools
             .store
             .complete_snapshot(SnapshotDone {
                 did: found.did.clone(),
                 scopes: written.scopes.clone(),
-                complete,
+                complete: written.complete.clone(),
                 settled: false,
             })
             .await?;
-        activate(tools, found, &written).await?;
         clear_answered(tools, &written).await?;
     }
     Ok(Outcome::Done(written.counts))
 }
 
-/// A host that gives a repository says that the account is active.
-async fn activate(tools: &Tools, found: &Found, written: &Written) -> Result<(), StoreError> {
+/// A host that gives a repository, or a part of it, says that the account is active.
+async fn activate(
+    tools: &Tools,
+    found: &Found,
+    was_active: bool,
+    asked: u64,
+) -> Result<(), StoreError> {
     let asked_for = found
         .repairs
         .iter()
         .any(|repair| repair.kind == RepairKind::Status);
-    if written.was_active && !asked_for {
+    if was_active && !asked_for {
         return Ok(());
     }
     let mut batch = WriteBatch::new();
     batch.put_status(StatusWrite {
         did: found.did.clone(),
-        version: written.asked,
+        version: asked,
         status: RepoStatus {
             active: true,
             status: None,
         },
         repair_if_stale: None,
+        repair_if_reactivated: None,
     });
     tools.store.apply(batch).await?;
     Ok(())
@@ -444,19 +460,6 @@ async fn clear_answered(tools: &Tools, written: &Written) -> Result<(), StoreErr
     }
 }
 
-/// What a failure's row holds.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct FailureBody {
-    pub reason: String,
-    pub message: String,
-    pub host: Option<String>,
-    pub attempts: u32,
-    /// Microseconds.
-    pub at: u64,
-    /// When it is tried again by itself (microseconds).
-    pub next: Option<u64>,
-}
-
 /// Writes a failure down, or clears one that was mended; gives what is counted for the repository.
 pub(super) async fn note(
     tools: &Tools,
@@ -467,7 +470,7 @@ pub(super) async fn note(
     retrying: bool,
 ) -> Result<Counts, StoreError> {
     let mut counts = match outcome {
-        Outcome::Failed(failure) => {
+        Outcome::Failed(failure) | Outcome::Partly(_, _, failure) => {
             tracing::info!(
                 job,
                 did = found.did,
@@ -484,11 +487,22 @@ pub(super) async fn note(
                 at: tools.clock.now_micros(),
                 next: None,
             };
-            let row = JobFailure {
-                body: serde_json::to_vec(&body).unwrap_or_default(),
-                ..failure_key(job, &found.did)
-            };
-            tools.store.put_failures(&[row]).await?;
+            let body = serde_json::to_vec(&body).unwrap_or_default();
+            let rows = failure_keys(job, &found.did, &found.collections);
+            let rows: Vec<JobFailure> = rows
+                .map(|key| JobFailure {
+                    body: body.clone(),
+                    ..key
+                })
+                .collect();
+            tools.store.put_failures(&rows).await?;
+            if retrying {
+                let before = failure_keys(job, &found.did, &found.failed);
+                let again =
+                    |key: &JobFailure| rows.iter().any(|row| row.collection == key.collection);
+                let mended: Vec<JobFailure> = before.filter(|key| !again(key)).collect();
+                tools.store.clear_failures(&mended).await?;
+            }
             Counts {
                 failed: 1,
                 ..Counts::default()
@@ -496,10 +510,9 @@ pub(super) async fn note(
         }
         mended => {
             if retrying {
-                tools
-                    .store
-                    .clear_failures(&[failure_key(job, &found.did)])
-                    .await?;
+                let mended: Vec<JobFailure> =
+                    failure_keys(job, &found.did, &found.failed).collect();
+                tools.store.clear_failures(&mended).await?;
             }
             match mended {
                 Outcome::Done(counts) => counts,

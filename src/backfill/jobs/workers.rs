@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::live::Live;
 use super::model::{Jobs, JobsError, Stage};
 use super::record::Job;
-use super::roster::{Live, Roster};
+use super::roster::Roster;
 use crate::config::CollectionFilter;
 use crate::ledger;
 use crate::store::StoreError;

@@ -50,6 +50,10 @@ pub(super) fn verdict(job: &JobView) -> Result<Exit, Failure> {
     let status = job.status.as_str();
     let done = job.processed_repos;
     let why = match (job.status, job.failed_repos) {
+        (JobStatus::Completed, 0) if job.failed_hosts > 0 => format!(
+            "{} hosts did not list their repositories; 'penstock backfill retry {id}' asks them again",
+            job.failed_hosts
+        ),
         (JobStatus::Completed, 0) => {
             let records = job.total_records;
             say(&format!(

@@ -323,13 +323,14 @@ impl Writer {
         self.stage_revs(&mut batch, group);
         let engine = &self.engine;
         let mut repairs = StagedRepairs::default();
+        let mut statuses = HashMap::new();
         let mut quarantine_bytes = None;
         for writes in group {
             for write in writes.handles() {
                 let key = handle_key(&write.did, write.version, &write.handle);
                 batch.insert(&engine.repos, key, []);
             }
-            self.stage_statuses(&mut batch, &mut repairs, writes.statuses())?;
+            self.stage_statuses(&mut batch, &mut repairs, &mut statuses, writes.statuses())?;
             for repair in writes.repairs() {
                 repairs.stage(engine, &mut batch, repair)?;
             }
@@ -383,20 +384,32 @@ impl Writer {
         }
     }
 
-    fn stage_statuses(
+    /// `staged`: the newest of each DID in the group so far.
+    fn stage_statuses<'w>(
         &self,
         batch: &mut OwnedWriteBatch,
         repairs: &mut StagedRepairs,
-        writes: &[StatusWrite],
+        staged: &mut HashMap<&'w str, (u64, &'w RepoStatus)>,
+        writes: &'w [StatusWrite],
     ) -> Result<(), StoreError> {
-        let mut staged: HashMap<&str, (u64, &RepoStatus)> = HashMap::new();
         for write in writes {
-            if let Some(repair) = &write.repair_if_stale {
+            let asks = write.repair_if_stale.is_some() || write.repair_if_reactivated.is_some();
+            if asks {
                 let stored = View::of(&self.engine).status(&write.did)?;
                 let stored = stored.as_ref().map(|(version, status)| (*version, status));
                 let newest = newer(stored, staged.get(write.did.as_str()).copied());
                 let this = (write.version, &write.status);
-                if newest.is_some_and(|newest| newest.0 >= this.0 && newest != this) {
+                let is_stale = |newest: (u64, &RepoStatus)| newest.0 >= this.0 && newest != this;
+                let is_back = |(version, of): (u64, &RepoStatus)| {
+                    write.tells_reactivation(version, of.active)
+                };
+                let stale = write
+                    .repair_if_stale
+                    .iter()
+                    .filter(|_| newest.is_some_and(is_stale));
+                let back = write.repair_if_reactivated.iter();
+                let back = back.filter(|_| newest.is_some_and(is_back));
+                for repair in stale.chain(back) {
                     repairs.stage(&self.engine, batch, repair)?;
                 }
             }

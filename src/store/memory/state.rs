@@ -88,6 +88,12 @@ impl State {
             {
                 self.put_repair(repair);
             }
+            if let Some(repair) = &write.repair_if_reactivated
+                && let Some((version, status)) = self.status(&write.did)
+                && write.tells_reactivation(version, status.active)
+            {
+                self.put_repair(repair);
+            }
             self.statuses
                 .insert((write.did.clone(), write.version, write.status.cell()));
         }

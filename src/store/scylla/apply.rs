@@ -272,11 +272,9 @@ impl Writes {
         };
         let _alone = self.statuses.lock(&first.did).await;
         for write in writes {
-            // The repair comes first: once the status is there, another attempt would find nothing stale.
-            if let Some(repair) = &write.repair_if_stale
-                && self.is_stale(write).await?
-            {
-                self.put_repair(repair).await?;
+            // The repairs come first: once the status is there, another attempt would find nothing to ask.
+            if write.repair_if_stale.is_some() || write.repair_if_reactivated.is_some() {
+                self.ask(write).await?;
             }
             let timestamp = signed("time", write.version)?;
             let values = (timestamp, StatusCell(&write.status), &write.did);
@@ -286,8 +284,8 @@ impl Writes {
         Ok(())
     }
 
-    /// Whether the stored status is not older than this one and differs from it.
-    async fn is_stale(&self, write: &StatusWrite) -> Result<bool, StoreError> {
+    /// Puts what the stored status makes questionable of this one.
+    async fn ask(&self, write: &StatusWrite) -> Result<(), StoreError> {
         let statement = &self.statements.read_status;
         let answer = self
             .requests
@@ -295,12 +293,23 @@ impl Writes {
             .await?;
         type Status = (Option<(bool, Option<String>)>, Option<i64>);
         let Some((Some((active, status)), Some(version))) = first::<Status>(answer)? else {
-            return Ok(false);
+            return Ok(());
         };
         let ours = signed("time", write.version)?;
         let same =
             version == ours && (active, &status) == (write.status.active, &write.status.status);
-        Ok(version >= ours && !same)
+        if let Some(repair) = &write.repair_if_stale
+            && version >= ours
+            && !same
+        {
+            self.put_repair(repair).await?;
+        }
+        if let Some(repair) = &write.repair_if_reactivated
+            && write.tells_reactivation(u64::try_from(version).unwrap_or_default(), active)
+        {
+            self.put_repair(repair).await?;
+        }
+        Ok(())
     }
 }
 

@@ -184,6 +184,7 @@ mod tests {
                     status: None,
                 },
                 repair_if_stale: None,
+                repair_if_reactivated: None,
             });
         }
         let versions: HashMap<&str, Vec<u64>> = jobs(&batch)

@@ -1,7 +1,7 @@
 //! What is asked of the jobs, without a network.
 
 use super::*;
-use crate::backfill::jobs::discover::{self, Source};
+use crate::backfill::jobs::discover::{Lister, Source};
 use crate::backfill::jobs::{DidLocks, JobOptions};
 use crate::backfill::snapshot::Budget;
 use crate::clock::{Clock, ManualClock};
@@ -43,6 +43,7 @@ fn tools(store: &Arc<dyn Store>, collections: &str) -> Arc<Tools> {
             max_repo_bytes: 1 << 20,
             repo_time: Duration::from_secs(1),
             repo_idle: Duration::from_secs(1),
+            export_above: u64::MAX,
             skip_dids: HashSet::new(),
             temp_dir: std::env::temp_dir(),
         },
@@ -143,7 +144,9 @@ async fn given_dids_are_kept_in_chunks_and_found_again() {
     loop {
         let id = job.id.parse().unwrap();
         let cancel = CancellationToken::new();
-        let page = discover::page(&tools, id, &Source::Dids, cursor.as_deref(), &cancel).await;
+        let page = Lister::new(id)
+            .page(&tools, &Source::Dids, cursor.as_deref(), &cancel)
+            .await;
         let page = page.unwrap();
         found.extend(page.repos.into_iter().map(|found| found.did));
         cursor = page.next;
@@ -216,4 +219,23 @@ async fn the_ledger_decides_where_nobody_says_what() {
             Some(crate::backfill::jobs::Force::CatchUp)
         )
     );
+}
+
+/// The standing job ends with the process and not by itself; one that has ended stands up again.
+#[tokio::test]
+async fn the_standing_job_outlives_every_shutdown() {
+    let store = store();
+    for _ in 0..20 {
+        let roster = roster(&store).await;
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(roster.clone().run(shutdown.clone()));
+        tokio::task::yield_now().await;
+        shutdown.cancel();
+        running.await.unwrap().unwrap();
+        let row = store.job(REPAIRS).await.unwrap().unwrap();
+        let mut job = Job::read(&row).unwrap();
+        assert_eq!(job.body.status, JobStatus::Running);
+        job.body.status = JobStatus::Completed;
+        job.save(&*store).await.unwrap();
+    }
 }
