@@ -418,7 +418,10 @@ async fn collections_and_record_lexicons_are_indexed() {
         .pages("/admin/collections?limit=2", "collections")
         .await;
     assert_eq!((rows.len(), pages), (4, 2));
-    assert_eq!(rows[0], json!({"nsid": CONFIGURED, "configured": true}));
+    assert_eq!(
+        rows[0],
+        json!({"nsid": CONFIGURED, "configured": true, "purging": false})
+    );
 
     let delete = async |path: &str| site.call(Method::DELETE, path, &[], "").await;
     for purge in [false, true] {

@@ -261,7 +261,7 @@ sections! {
         max_repo_bytes: u64 = "backfill.max_repo_bytes", "8GiB", shape::Size(MIB, PIB);
         /// How long one repository may take, from the first byte of the answer on.
         repo_timeout: Duration = "backfill.repo_timeout", "30m", shape::Time(1_000, DAY);
-        /// The longest pause within an answer of a host.
+        /// The longest wait for an answer of a host, and the longest pause within one.
         repo_idle: Duration = "backfill.repo_idle", "60s", shape::Time(100, HOUR);
         /// Fetches at once from one host, and from one address.
         per_host: usize = "backfill.per_host", "8", shape::Number(1, 256);

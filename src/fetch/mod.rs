@@ -43,7 +43,7 @@ pub struct FetchLimits {
     pub bytes: u64,
     /// From the moment the request is sent to the last byte; waiting for one's turn does not count.
     pub time: Duration,
-    /// Longest pause between two pieces of the answer.
+    /// Longest wait for the answer, and longest pause between two pieces of it.
     pub idle: Duration,
 }
 

@@ -122,7 +122,9 @@ impl Fetcher {
             }
             let sent = Instant::now();
             let request = self.0.client.get(url.clone()).send();
-            let failed = match timeout(limits.time, connecting_to(address, request)).await {
+            // Who says nothing at all must not keep a place for as long as a large answer may.
+            let limit = limits.time.min(limits.idle);
+            let failed = match timeout(limit, connecting_to(address, request)).await {
                 Ok(Ok(response)) => return Ok((here, there, sent, response)),
                 Ok(Err(error)) => {
                     if error.is_connect() && tried < addresses.len().min(ADDRESSES) {
@@ -134,7 +136,7 @@ impl Fetcher {
                 }
                 Err(_) => FetchError::TooSlow {
                     host: target.host.clone(),
-                    limit: limits.time,
+                    limit,
                 },
             };
             here.failed();

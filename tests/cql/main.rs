@@ -45,6 +45,8 @@ mod workers;
 // Workers in this process, over a store of this binary's.
 #[path = "../firehose/bad_input.rs"]
 mod bad_input;
+#[path = "../firehose/choices.rs"]
+mod choices;
 #[path = "../firehose/clock.rs"]
 mod clock;
 #[path = "../firehose/fallback.rs"]

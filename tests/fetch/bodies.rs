@@ -73,6 +73,7 @@ async fn silence_ends_at_the_limit() {
             b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello".as_slice(),
         ),
         (time, b""),
+        (idle, b""),
     ] {
         let address = raw(bytes, false).await;
         let url = format!("http://{address}/");

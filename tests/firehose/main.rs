@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod bad_input;
+mod choices;
 mod clock;
 mod fallback;
 mod numbers;

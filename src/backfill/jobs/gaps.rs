@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::live::Live;
 use super::model::{Force, JobsError, Stage};
 use super::record::Job;
-use super::roster::Live;
 use super::scope;
 use super::tools::Tools;
 use crate::config::CollectionFilter;

@@ -11,6 +11,7 @@ mod failure;
 mod gaps;
 mod hosts;
 mod listed;
+mod live;
 mod model;
 mod pages;
 mod purge;

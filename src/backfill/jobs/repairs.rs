@@ -11,8 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::discover::{DiscoverError, Found, Lister, Source};
 use super::failure::{Failure, FailureBody};
+use super::live::Live;
 use super::record::{Counts, Job};
-use super::roster::{Live, REPAIRS};
+use super::roster::REPAIRS;
 use super::run::failure_key;
 use super::tools::Tools;
 use super::unit::{self, Fetched, Outcome, Plan, Target};

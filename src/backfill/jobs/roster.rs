@@ -4,18 +4,19 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::gaps::{self, LedgerNow};
-use super::model::{JobRequest, JobStatus, JobType, JobView, Jobs, JobsError, Stage, Started};
-use super::record::{Counts, Job, JobBody};
+use super::live::Live;
+use super::model::{JobRequest, JobStatus, JobType, JobsError, Stage, Started};
+use super::record::{Job, JobBody};
 use super::run::{Ended, Run};
 use super::scope;
 use super::tools::Tools;
-use crate::store::{Choice, ChoiceKind, Store, StoreError};
+use crate::store::{Choice, ChoiceKind, StoreError};
 use crate::telemetry::metrics as names;
 
 /// The standing job that works the repairs off.
@@ -30,55 +31,6 @@ const STORE_WAIT: Duration = Duration::from_secs(5);
 const TELL_EVERY: Duration = Duration::from_secs(10);
 /// How long an answer waits for a job that is told to stop.
 const STOP: Duration = Duration::from_secs(5);
-
-/// A job that is not over, as it is now.
-pub(super) struct Live {
-    state: Mutex<(Job, Counts)>,
-    cancel: CancellationToken,
-    over: watch::Sender<bool>,
-}
-
-impl Live {
-    pub(super) fn new(job: Job) -> Self {
-        let counts = job.body.counts.clone();
-        Self {
-            state: Mutex::new((job, counts)),
-            cancel: CancellationToken::new(),
-            over: watch::Sender::new(false),
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, (Job, Counts)> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Shows how far it is.
-    pub(super) fn show(&self, job: &Job, counts: Counts) {
-        *self.state() = (job.clone(), counts);
-    }
-
-    pub(super) fn job(&self) -> Job {
-        self.state().0.clone()
-    }
-
-    /// Shows what is stored: whether the last write went through is not known.
-    pub(super) async fn read_again(&self, store: &dyn Store) -> Result<(), StoreError> {
-        match store.job(self.job().id).await {
-            Ok(Some(row)) => {
-                let job = Job::read(&row)?;
-                self.show(&job, job.body.counts.clone());
-                Ok(())
-            }
-            Ok(None) | Err(StoreError::Unavailable(_)) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    pub(super) fn view(&self, now: u64) -> JobView {
-        let (job, counts) = &*self.state();
-        job.view(counts, now)
-    }
-}
 
 /// The jobs.
 pub struct Roster {
@@ -166,37 +118,13 @@ impl Roster {
         self.tools.identities.forget(did);
     }
 
-    fn active(&self) -> MutexGuard<'_, HashMap<u64, Arc<Live>>> {
+    pub(super) fn active(&self) -> MutexGuard<'_, HashMap<u64, Arc<Live>>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Jobs that wait for others and take nobody's place.
-    fn waiting(&self) -> usize {
-        let waits = |live: &&Arc<Live>| live.state().0.body.stage == Some(Stage::Waiting);
-        self.active().values().filter(waits).count()
     }
 
     /// Looks again for what can be worked on.
     pub(super) fn wake(&self) {
         self.wake.notify_one();
-    }
-
-    /// Cancels the jobs that are for nothing that is indexed any more.
-    pub async fn outlive(&self) -> Result<(), JobsError> {
-        let indexed = self.tools.indexed.now();
-        let outlived = |live: &&Arc<Live>| live.state().0.outlived(&indexed).is_some();
-        let jobs: Vec<u64> = {
-            let active = self.active();
-            active
-                .values()
-                .filter(outlived)
-                .map(|live| live.state().0.id)
-                .collect()
-        };
-        for id in jobs {
-            self.cancel(id).await?;
-        }
-        Ok(())
     }
 
     fn find(&self, id: u64) -> Option<Arc<Live>> {
@@ -231,6 +159,8 @@ impl Roster {
                 working.spawn(async move { roster.work(live, shutdown).await.map(|()| id) });
             }
             tokio::select! {
+                biased;
+                // What ends with it is not taken up again.
                 () = shutdown.cancelled() => break,
                 () = self.wake.notified() => {}
                 _ = tell.tick() => self.tell(),

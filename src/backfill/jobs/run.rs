@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::discover::{DiscoverError, Found, FoundPage, Lister};
 use super::failure::Failure;
+use super::live::Live;
 use super::pages::Pages;
 use super::record::{Checkpoint, Counts, Job};
-use super::roster::Live;
 use super::tools::Tools;
 use super::turns::Turns;
 use super::unit::{self, Fetched, Outcome, Plan};

@@ -1,13 +1,15 @@
 //! What a job waits for: every worker has to take a collection in before its past is fetched. What is written after a repository
 //! was read comes by its live events then.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::model::Stage;
+use super::live::Live;
+use super::model::{Jobs, JobsError, Stage};
 use super::record::Job;
-use super::roster::{Live, Roster};
+use super::roster::Roster;
 use crate::config::CollectionFilter;
 use crate::ledger;
 use crate::store::StoreError;
@@ -62,6 +64,24 @@ impl Roster {
         job.body.awaits_workers = false;
         job.body.stage = None;
         Ok(true)
+    }
+
+    /// How many jobs wait for others; they take nobody's place.
+    pub(super) fn waiting(&self) -> usize {
+        let waits = |live: &&Arc<Live>| live.job().body.stage == Some(Stage::Waiting);
+        self.active().values().filter(waits).count()
+    }
+
+    /// Cancels the jobs that are for nothing that is indexed any more.
+    pub async fn outlive(&self) -> Result<(), JobsError> {
+        let indexed = self.tools().indexed.now();
+        let jobs: Vec<Job> = self.active().values().map(|live| live.job()).collect();
+        for job in jobs {
+            if job.outlived(&indexed).is_some() {
+                self.cancel(job.id).await?;
+            }
+        }
+        Ok(())
     }
 }
 

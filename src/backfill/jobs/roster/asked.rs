@@ -6,11 +6,12 @@ use std::sync::Arc;
 use super::super::estimate;
 use super::super::failure::FailureBody;
 use super::super::gaps;
+use super::super::live::Live;
 use super::super::model::{
     Estimate, FailureView, JobRequest, JobStatus, JobView, Jobs, JobsError, Started,
 };
 use super::super::record::Job;
-use super::{Live, REPAIRS, Roster, STOP};
+use super::{REPAIRS, Roster, STOP};
 use crate::decode::syntax;
 use crate::decode::time::format_datetime;
 use crate::store::{JobRow, Page};
