@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::backfill::jobs::discover::{Lister, Source};
-use crate::backfill::jobs::{DidLocks, JobOptions};
+use crate::backfill::jobs::{DidLocks, JobOptions, JobView, Jobs};
 use crate::backfill::snapshot::Budget;
 use crate::clock::{Clock, ManualClock};
 use crate::config::{AccountAction, CollectionFilter};
