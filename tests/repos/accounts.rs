@@ -160,3 +160,26 @@ async fn an_imported_account_is_had_by_its_earlier_key_and_its_newer_revision() 
     assert_eq!(held(&*store, did).await, expected(&network, did).unwrap());
     worker.stop().await;
 }
+
+/// A collection that was read by itself is newer than all that is known of its repository.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_an_account_that_is_gone_nothing_is_left_however_it_was_had() {
+    let network = Network::start(Options::default()).unwrap();
+    let Some((store, _home)) = stores::empty().await else {
+        return;
+    };
+    let worker = Worker::start(&network, &store, &How::default()).await;
+    let did = network.dids()[0].clone();
+    let only = JobRequest {
+        collections: vec!["app.bsky.feed.post".to_owned()],
+        ..dids(std::slice::from_ref(&did))
+    };
+    worker.run(only).await;
+    assert!(!held(&*store, &did).await.is_empty());
+    assert_eq!(store.repo(&did).await.unwrap().unwrap().complete, None);
+    network.set_fault(&did, Some(Fault::NotThere));
+    let view = worker.run(dids(std::slice::from_ref(&did))).await;
+    assert_eq!((view.inactive_repos, view.failed_repos), (1, 0), "{view:?}");
+    assert!(held(&*store, &did).await.is_empty());
+    worker.stop().await;
+}

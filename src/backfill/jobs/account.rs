@@ -13,9 +13,12 @@ use crate::config::AccountAction;
 use crate::decode::{Cid, Tid};
 use crate::fetch::{FetchError, FetchLimits};
 use crate::store::{
-    Removal, Repair, RepairKind, RepoStatus, Scope, StatusWrite, StoreError, WriteBatch,
+    RecordsQuery, Removal, Repair, RepairKind, Repo, RepoStatus, Scope, StatusWrite, StoreError,
+    WriteBatch,
 };
 
+/// Records of a page, where what is left of a repository is looked for.
+const PAGE: usize = 200;
 /// Bounds of a short answer.
 const SHORT: FetchLimits = FetchLimits {
     bytes: 64 << 10,
@@ -135,10 +138,52 @@ pub(super) async fn latest(
     })
 }
 
+/// Removes all that is held of a repository, and gives the floor. A collection that was read by itself is newer than what is known
+/// of its repository.
+async fn remove(tools: &Tools, did: &str, repo: &Repo) -> Result<u64, StoreError> {
+    let complete = repo.complete.as_ref().map_or(0, |held| held.version);
+    let mut version = repo.rev.map_or(0, Tid::micros).max(complete);
+    loop {
+        if version > 0 {
+            tools
+                .store
+                .remove(Removal {
+                    did: did.to_owned(),
+                    scope: Scope::Repo,
+                    version,
+                    floor: true,
+                })
+                .await?;
+        }
+        match newest(tools, did).await? {
+            Some(left) if left > version => version = left,
+            _ => return Ok(version),
+        }
+    }
+}
+
+/// The newest version of the first records that are held.
+async fn newest(tools: &Tools, did: &str) -> Result<Option<u64>, StoreError> {
+    let mut query = RecordsQuery {
+        did: Some(did.to_owned()),
+        limit: PAGE,
+        ..RecordsQuery::default()
+    };
+    loop {
+        let page = tools.store.records(&query).await?;
+        let newest = page.items.iter().map(|record| record.version).max();
+        // A page may be empty before the end.
+        if newest.is_some() || page.cursor.is_none() {
+            return Ok(newest);
+        }
+        query.cursor = page.cursor;
+    }
+}
+
 /// An account that came back while its repository was removed: only a snapshot brings that back.
 async fn ask_if_active(tools: &Tools, did: &str, floor: u64) -> Result<(), StoreError> {
     let held = tools.store.repo(did).await?;
-    if !held.is_some_and(|repo| repo.active()) {
+    if floor == 0 || !held.is_some_and(|repo| repo.active()) {
         return Ok(());
     }
     let mut batch = WriteBatch::new();
@@ -186,20 +231,8 @@ pub(super) async fn take(
         _ => false,
     };
     if let Some(repo) = held.filter(|_| gone && purge) {
-        let complete = repo.complete.map_or(0, |complete| complete.version);
-        let version = repo.rev.map_or(0, Tid::micros).max(complete);
-        if version > 0 {
-            tools
-                .store
-                .remove(Removal {
-                    did: did.clone(),
-                    scope: Scope::Repo,
-                    version,
-                    floor: true,
-                })
-                .await?;
-            ask_if_active(tools, did, version).await?;
-        }
+        let floor = remove(tools, did, &repo).await?;
+        ask_if_active(tools, did, floor).await?;
     }
     // Nothing of a repository that is gone can be fetched; one that is only hidden is asked again when it comes back.
     let deleted = answer.status.status.as_deref() == Some("deleted");
