@@ -1,10 +1,12 @@
 //! A repository from its host into the store: read and verified as a whole first, then written.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZero;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::account;
@@ -33,6 +35,12 @@ const BATCH_BYTES: usize = 1 << 20;
 const BATCH_WRITES: usize = 2000;
 /// Batches that wait for the store, of one repository.
 const BATCHES: usize = 2;
+/// Repositories that are read on threads of their own at once. That is work for the cores: more threads take only memory. Beyond
+/// their number, for some wait for the store.
+static THREADS: LazyLock<Semaphore> = LazyLock::new(|| {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    Semaphore::new(2 * cores + 2)
+});
 
 /// A repository that was written; the claims are still to be made.
 pub(super) struct Written {
@@ -231,18 +239,31 @@ async fn verify(
     } else {
         Mode::Full
     };
-    let checking = tokio::task::spawn_blocking(move || {
+    let checking = on_a_thread(move || {
         let verified = snapshot.verify(mode, || !cancel.is_cancelled())?;
         let window = from.map(|start| Window {
             start,
             honoured: verified.anything_absent(),
         });
         Ok((snapshot, window))
-    });
+    })
+    .await;
     match checking.await {
         Ok(checked) => checked.map_err(|error: SnapshotError| error.into()),
         Err(ended) => Err(Failure::new("internal", ended, false).into()),
     }
+}
+
+/// Begins work on a thread of its own, once there is a place for one.
+async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> JoinHandle<T> {
+    // Nobody closes it.
+    let place: Option<SemaphorePermit<'static>> = THREADS.acquire().await.ok();
+    tokio::task::spawn_blocking(move || {
+        let _place = place;
+        work()
+    })
 }
 
 /// The revision of the snapshot: that of its commit, unless a newer one was announced for the very same commit, as when an account
@@ -331,7 +352,7 @@ async fn write(
         alone: Vec::new(),
     };
     let filter = filter.clone();
-    let writing = tokio::task::spawn_blocking(move || job.run(&snapshot, &filter, &send));
+    let writing = on_a_thread(move || job.run(&snapshot, &filter, &send)).await;
     while let Some(batch) = batches.recv().await {
         tools.store.apply(batch).await?;
     }
