@@ -7,6 +7,7 @@
 )]
 
 mod accounts;
+mod counts;
 mod crawl;
 mod discovery;
 #[path = "../installed/mod.rs"]

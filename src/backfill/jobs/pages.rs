@@ -1,15 +1,22 @@
 //! Which pages of a discovery are done: the checkpoint moves over pages whose repositories are all settled, in their order.
+//!
+//! What is settled behind the checkpoint is kept beside it, so that a job that was killed goes on with the repositories that are left.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
-use super::record::{Checkpoint, Counts};
+use super::record::{Checkpoint, Counts, Settled};
+
+/// Repositories that are kept as settled behind the checkpoint. Those of later pages are done again after a kill.
+const MAX_SETTLED: usize = 20_000;
 
 /// A page whose repositories are not all settled.
 #[derive(Debug)]
 struct Open {
     left: usize,
     next: Checkpoint,
+    /// Of those that are settled.
     counts: Counts,
+    settled: Vec<u64>,
 }
 
 /// The pages of one run.
@@ -20,52 +27,81 @@ pub(super) struct Pages {
     open: VecDeque<Open>,
     /// Everything before this is done,
     done: Checkpoint,
-    /// and counted here.
+    /// and counted here, as are those that were settled behind it before this run.
     counts: Counts,
-    /// Repositories of all pages, before too.
-    found: u64,
+    /// Those that were, and that no page of this run had yet.
+    before: HashSet<u64>,
+}
+
+/// What may be saved of a run: where to go on, and what was settled behind that.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Progress {
+    pub checkpoint: Checkpoint,
+    /// Of all that is settled here.
+    pub counts: Counts,
+    pub settled: Settled,
 }
 
 impl Pages {
-    /// Goes on at a checkpoint.
-    pub fn at(done: Checkpoint, counts: Counts) -> Self {
+    /// Goes on where a run ended.
+    pub fn at(from: Progress) -> Self {
         Self {
-            done,
-            found: counts.found,
-            counts,
+            done: from.checkpoint,
+            counts: from.counts,
+            before: from.settled.0.into_iter().collect(),
             ..Self::default()
         }
     }
 
-    /// A page of so many repositories that ends at `next`; gives its number.
-    pub fn begin(&mut self, repos: usize, next: Checkpoint) -> u64 {
+    /// A page that ends at `next`, of repositories by the hash of their DID; gives its number. Those that were settled before are
+    /// taken out.
+    pub fn begin<T>(
+        &mut self,
+        repos: &mut Vec<T>,
+        hash: impl Fn(&T) -> u64,
+        next: Checkpoint,
+    ) -> u64 {
+        let mut settled = Vec::new();
+        if !self.before.is_empty() {
+            repos.retain(|repo| {
+                let hash = hash(repo);
+                let known = self.before.remove(&hash);
+                if known {
+                    settled.push(hash);
+                }
+                !known
+            });
+        }
         let number = self.first + self.open.len() as u64;
         self.open.push_back(Open {
-            left: repos,
+            left: repos.len(),
             next,
-            counts: Counts {
-                found: repos as u64,
-                ..Counts::default()
-            },
+            counts: Counts::default(),
+            settled,
         });
-        self.found += repos as u64;
         self.advance();
         number
     }
 
     /// How many repositories were found so far.
     pub fn found(&self) -> u64 {
-        self.found
+        let open = self.open.iter().map(|open| open.counts.found);
+        self.counts.found + open.sum::<u64>() + self.left()
+    }
+
+    fn left(&self) -> u64 {
+        self.open.iter().map(|open| open.left as u64).sum()
     }
 
     /// A repository of a page is settled.
-    pub fn settle(&mut self, page: u64, counts: &Counts) {
+    pub fn settle(&mut self, page: u64, hash: u64, counts: &Counts) {
         let at = page
             .checked_sub(self.first)
             .and_then(|at| usize::try_from(at).ok());
         if let Some(open) = at.and_then(|at| self.open.get_mut(at)) {
             open.left = open.left.saturating_sub(1);
             open.counts.add(counts);
+            open.settled.push(hash);
         }
         self.advance();
     }
@@ -81,14 +117,28 @@ impl Pages {
     }
 
     /// What is done for good.
-    pub fn done(&self) -> (&Checkpoint, &Counts) {
-        (&self.done, &self.counts)
+    pub fn progress(&self) -> Progress {
+        let mut counts = self.counts.clone();
+        let mut settled: Vec<u64> = self.before.iter().copied().collect();
+        for open in &self.open {
+            if settled.len() + open.settled.len() > MAX_SETTLED {
+                break;
+            }
+            settled.extend(&open.settled);
+            counts.add(&open.counts);
+        }
+        Progress {
+            checkpoint: self.done.clone(),
+            counts,
+            settled: Settled(settled),
+        }
     }
 
-    /// What was counted, with that of pages that are not done.
+    /// What was counted so far.
     pub fn counts(&self) -> Counts {
         let mut counts = self.counts.clone();
         self.open.iter().for_each(|open| counts.add(&open.counts));
+        counts.found += self.left();
         counts
     }
 }
@@ -104,28 +154,78 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_checkpoint_waits_for_the_first_open_page() {
-        let one = Counts {
+    fn begin(pages: &mut Pages, mut repos: Vec<u64>, next: &str) -> (u64, Vec<u64>) {
+        let number = pages.begin(&mut repos, |hash| *hash, at(next));
+        (number, repos)
+    }
+
+    fn one() -> Counts {
+        Counts {
+            found: 1,
             processed: 1,
             ..Counts::default()
-        };
-        let mut pages = Pages::at(at("0"), Counts::default());
-        let first = pages.begin(2, at("1"));
-        let second = pages.begin(1, at("2"));
-        pages.settle(second, &one);
-        assert_eq!(pages.done().0, &at("0"));
+        }
+    }
+
+    fn start() -> Pages {
+        Pages::at(Progress {
+            checkpoint: at("0"),
+            ..Progress::default()
+        })
+    }
+
+    #[test]
+    fn the_checkpoint_waits_for_the_first_open_page() {
+        let mut pages = start();
+        let (first, _) = begin(&mut pages, vec![1, 2], "1");
+        let (second, _) = begin(&mut pages, vec![3], "2");
+        pages.settle(second, 3, &one());
+        assert_eq!(pages.progress().checkpoint, at("0"));
         assert_eq!((pages.counts().found, pages.counts().processed), (3, 1));
-        pages.settle(first, &one);
-        assert_eq!(pages.done().0, &at("0"));
-        pages.settle(first, &one);
-        assert_eq!(pages.done(), (&at("2"), &pages.counts()));
-        let third = pages.begin(1, at("3"));
+        pages.settle(first, 1, &one());
+        assert_eq!(pages.progress().checkpoint, at("0"));
+        pages.settle(first, 2, &one());
+        let progress = pages.progress();
+        assert_eq!(
+            (progress.checkpoint, progress.counts),
+            (at("2"), pages.counts())
+        );
+        assert_eq!(progress.settled, Settled::default());
+        let (third, _) = begin(&mut pages, vec![4], "3");
         assert_eq!(third, 2);
         // An empty page is done at once, but not before the one before it.
-        pages.begin(0, at("4"));
-        assert_eq!(pages.done().0, &at("2"));
-        pages.settle(third, &one);
-        assert_eq!((pages.done().0, pages.done().1.processed), (&at("4"), 4));
+        begin(&mut pages, Vec::new(), "4");
+        assert_eq!(pages.progress().checkpoint, at("2"));
+        pages.settle(third, 4, &one());
+        let progress = pages.progress();
+        assert_eq!(
+            (progress.checkpoint, progress.counts.processed),
+            (at("4"), 4)
+        );
+    }
+
+    /// Killed at any moment, each is counted once, and none that is settled is given out again.
+    #[test]
+    fn what_was_settled_behind_the_checkpoint_is_left_out_after_a_kill() {
+        let mut pages = start();
+        let (first, _) = begin(&mut pages, vec![1, 2, 3], "1");
+        let (second, _) = begin(&mut pages, vec![4, 5], "2");
+        pages.settle(first, 2, &one());
+        pages.settle(second, 5, &one());
+        let mut pages = Pages::at(pages.progress());
+        assert_eq!((pages.counts().found, pages.counts().processed), (2, 2));
+        // The listing is cut otherwise now.
+        let (first, given) = begin(&mut pages, vec![1, 2], "1");
+        assert_eq!(given, [1]);
+        pages.settle(first, 1, &one());
+        let mut pages = Pages::at(pages.progress());
+        let (rest, given) = begin(&mut pages, vec![3, 4, 5], "2");
+        assert_eq!(given, [3, 4]);
+        pages.settle(rest, 3, &one());
+        pages.settle(rest, 4, &one());
+        let progress = pages.progress();
+        assert_eq!(progress.checkpoint, at("2"));
+        assert_eq!((progress.counts.found, progress.counts.processed), (5, 5));
+        assert_eq!(progress.settled, Settled::default());
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use data_encoding::BASE64_NOPAD;
 use serde::{Deserialize, Serialize};
 
 use super::discover::Source;
@@ -94,6 +95,32 @@ impl LostHosts {
     }
 }
 
+/// Hashes of the DIDs of repositories that are settled behind the checkpoint; stored as base64 of 8 bytes each, little-endian.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Settled(pub Vec<u64>);
+
+impl From<Settled> for String {
+    fn from(settled: Settled) -> Self {
+        let bytes: Vec<u8> = settled
+            .0
+            .iter()
+            .flat_map(|hash| hash.to_le_bytes())
+            .collect();
+        BASE64_NOPAD.encode(&bytes)
+    }
+}
+
+impl TryFrom<String> for Settled {
+    type Error = data_encoding::DecodeError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let bytes = BASE64_NOPAD.decode(text.as_bytes())?;
+        let hashes = bytes.as_chunks().0.iter().copied();
+        Ok(Self(hashes.map(u64::from_le_bytes).collect()))
+    }
+}
+
 /// All that a job is, beside its id and epoch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JobBody {
@@ -122,7 +149,10 @@ pub struct JobBody {
     pub awaits_workers: bool,
     /// Whether it takes only what failed.
     pub retrying: bool,
-    /// What was counted up to the checkpoint.
+    /// What is settled behind the checkpoint.
+    #[serde(default)]
+    pub settled: Settled,
+    /// What was counted of all that is settled.
     pub counts: Counts,
     /// The start of what is wanted (microseconds), for windows and gaps.
     pub from: Option<u64>,
@@ -171,6 +201,7 @@ impl JobBody {
             stage: None,
             awaits_workers: false,
             retrying: false,
+            settled: Settled::default(),
             counts: Counts::default(),
             gaps: Vec::new(),
             between: false,
@@ -335,6 +366,7 @@ impl Job {
             body.sources = vec![Source::Failures];
             body.sources.extend(lost);
             body.checkpoint = Checkpoint::default();
+            body.settled = Settled::default();
             body.listed = false;
             body.retrying = true;
         }

@@ -36,6 +36,7 @@ const PLAN: Plan = Plan {
     force: true,
     named: true,
     collections: Vec::new(),
+    scope: Vec::new(),
 };
 
 /// Works until the shutdown.

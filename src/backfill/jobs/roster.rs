@@ -150,7 +150,6 @@ impl Roster {
         let mut tell = tokio::time::interval_at(start, TELL_EVERY);
         loop {
             while !shutdown.is_cancelled()
-                && busy.len() <= self.tools.options.max_jobs + self.waiting()
                 && let Some(live) = self.next(&busy)
             {
                 let (roster, shutdown) = (self.clone(), shutdown.clone());
@@ -212,13 +211,16 @@ impl Roster {
         }
     }
 
-    /// The oldest job that waits.
+    /// The oldest job that waits, if there is a place for it; one that was cancelled needs none.
     fn next(&self, busy: &HashSet<u64>) -> Option<Arc<Live>> {
+        let full = busy.len() > self.tools.options.max_jobs + self.waiting();
         let active = self.active();
         // The standing one ends only with the process: it is never taken up again.
-        let waits = |id: &&u64| **id != REPAIRS && !busy.contains(*id);
-        let id = active.keys().filter(waits).min()?;
-        active.get(id).cloned()
+        let waits = |(id, live): &(&u64, &Arc<Live>)| {
+            **id != REPAIRS && !busy.contains(*id) && (!full || live.cancel.is_cancelled())
+        };
+        let (_, live) = active.iter().filter(waits).min_by_key(|(id, _)| **id)?;
+        Some(live.clone())
     }
 
     /// One job from where it is to its end, or to the shutdown. A store that does not answer now is waited for.
@@ -248,6 +250,7 @@ impl Roster {
             return self.end(live, job, Ended::Stopped).await;
         }
         job.body.status = JobStatus::Running;
+        let resumed = job.body.started.is_some();
         job.body
             .started
             .get_or_insert(self.tools.clock.now_micros());
@@ -256,7 +259,7 @@ impl Roster {
         self.count();
         tracing::info!(job = job.id, scope = job.body.scope, "a backfill begins");
         let stop = live.cancel.child_token();
-        let work = self.fetch(live, job, stop.clone());
+        let work = self.fetch(live, job, resumed, stop.clone());
         tokio::pin!(work);
         let (job, ended) = tokio::select! {
             done = &mut work => done?,
@@ -276,6 +279,7 @@ impl Roster {
         &self,
         live: &Arc<Live>,
         mut job: Job,
+        resumed: bool,
         stop: CancellationToken,
     ) -> Result<(Job, Ended), StoreError> {
         let taken = job.body.retrying || job.body.listed || !job.body.gaps.is_empty();
@@ -293,9 +297,8 @@ impl Roster {
             let why = format!("{nsid} is not indexed any more");
             return Ok((job, Ended::Failed(why)));
         }
-        let (mut job, ended) = Run::new(self.tools.clone(), live.clone(), job, stop)
-            .run()
-            .await?;
+        let run = Run::new(self.tools.clone(), live.clone(), job, resumed, stop);
+        let (mut job, ended) = run.run().await?;
         if matches!(ended, Ended::Done) && !job.body.gaps.is_empty() {
             // Of what is there and was not listed nothing can be claimed.
             let lost = job.body.lost_hosts.count();

@@ -15,15 +15,18 @@ use tokio_util::sync::CancellationToken;
 use super::discover::{DiscoverError, Found, FoundPage, Lister};
 use super::failure::Failure;
 use super::live::Live;
-use super::pages::Pages;
+use super::pages::{Pages, Progress};
 use super::record::{Checkpoint, Counts, Job};
 use super::tools::Tools;
 use super::turns::Turns;
 use super::unit::{self, Fetched, Outcome, Plan};
 use crate::fetch::FetchError;
 use crate::identity::Filled;
-use crate::slot::slot_of;
 use crate::store::{JobFailure, JobRow, StoreError};
+
+mod listing;
+
+use listing::Before;
 
 /// Repositories that are found and not settled, of one job.
 const MAX_UNITS: usize = 20_000;
@@ -35,10 +38,11 @@ const FILL_PATIENCE: Duration = Duration::from_secs(600);
 const RESOLVING_BESIDE: usize = 4;
 /// Repositories that are fetched at once.
 const MAX_FETCHING: usize = 1024;
-/// How often what was done is saved.
+/// How often what was done is saved,
 const SAVE_EVERY: Duration = Duration::from_secs(1);
-/// DIDs of which is known that they were listed; those beyond are asked for once more.
-const MAX_LISTED: usize = 4 << 20;
+/// and where that is much: more than so many repositories behind the checkpoint.
+const SAVE_MUCH_EVERY: Duration = Duration::from_secs(5);
+const MUCH: usize = 2000;
 /// How often a repository waits for a host that is left alone, before it fails with it.
 const MAX_REFUSALS: u32 = 10;
 /// How often a listing is asked for before the job fails.
@@ -102,24 +106,44 @@ pub(super) struct Run {
     next: Option<Checkpoint>,
     asking: bool,
     listing_failures: u32,
+    /// DIDs that were listed.
     listed: HashSet<u64>,
+    /// What was listed before this run, of which nothing is known but that.
+    before: Before,
+    /// Whether failures may be there that this run mends.
+    mends: bool,
     /// What was done when, until it may be claimed.
-    trail: VecDeque<(Instant, Checkpoint, Counts)>,
+    trail: VecDeque<(Instant, Progress)>,
+    saved: Instant,
     /// Since when the export of the directory is read, while it is.
     filling: Option<Instant>,
     cancel: CancellationToken,
 }
 
 impl Run {
-    /// Goes on where the job is. `cancel` ends it within a moment.
-    pub fn new(tools: Arc<Tools>, live: Arc<Live>, job: Job, cancel: CancellationToken) -> Self {
+    /// Goes on where the job is. `resumed`: it was at work before. `cancel` ends it within a moment.
+    pub fn new(
+        tools: Arc<Tools>,
+        live: Arc<Live>,
+        mut job: Job,
+        resumed: bool,
+        cancel: CancellationToken,
+    ) -> Self {
         let plan = Arc::new(Plan::of(&job));
-        let checkpoint = job.body.checkpoint.clone();
+        let body = &mut job.body;
+        let checkpoint = body.checkpoint.clone();
         let hosts = Turns::new(tools.options.per_host);
+        body.listed = checkpoint.source >= body.sources.len();
         Self {
-            pages: Pages::at(checkpoint.clone(), job.body.counts.clone()),
+            pages: Pages::at(Progress {
+                checkpoint: checkpoint.clone(),
+                counts: body.counts.clone(),
+                settled: body.settled.clone(),
+            }),
+            before: Before::of(&body.sources, &checkpoint),
+            mends: resumed || body.retrying,
             lister: Arc::new(Lister::new(job.id)),
-            next: (checkpoint.source < job.body.sources.len()).then_some(checkpoint),
+            next: (!body.listed).then_some(checkpoint),
             tools,
             plan,
             live,
@@ -134,6 +158,7 @@ impl Run {
             listing_failures: 0,
             listed: HashSet::new(),
             trail: VecDeque::new(),
+            saved: Instant::now(),
             filling: None,
             cancel,
         }
@@ -155,7 +180,7 @@ impl Run {
                     self.save(false).await?;
                     return Ok((self.job, Ended::Stopped));
                 }
-                _ = save.tick() => self.save(false).await?,
+                _ = save.tick() => self.tick().await?,
                 Some(step) = self.steps.join_next() => {
                     let step = step.map_err(|error| StoreError::Failed(format!("a task of the job ended: {error}")))?;
                     if let Some(failed) = self.take(step)? {
@@ -174,7 +199,7 @@ impl Run {
     fn start_steps(&mut self) {
         if !self.asking
             && self.units < MAX_UNITS
-            && let Some(at) = self.next.clone()
+            && let Some(at) = self.before.at.clone().or_else(|| self.next.clone())
         {
             self.ask(at, Duration::ZERO);
         }
@@ -247,25 +272,12 @@ impl Run {
         }
     }
 
-    fn ask(&mut self, at: Checkpoint, after: Duration) {
-        let Some(source) = self.job.body.sources.get(at.source).cloned() else {
-            return;
-        };
-        self.asking = true;
-        let (tools, lister) = (self.tools.clone(), self.lister.clone());
-        let cancel = self.cancel.clone();
-        self.steps.spawn(async move {
-            tokio::time::sleep(after).await;
-            let cursor = at.cursor.as_deref();
-            Step::Page(lister.page(&tools, &source, cursor, &cancel).await)
-        });
-    }
-
     /// Takes what ended; gives why the job can't go on, if it can't.
     fn take(&mut self, step: Step) -> Result<Option<String>, StoreError> {
         match step {
-            Step::Page(Ok(page)) => self.found(page),
             Step::Page(Err(DiscoverError::Store(error))) => return Err(error),
+            Step::Page(page) if self.before.at.is_some() => self.found_before(page),
+            Step::Page(Ok(page)) => self.found(page),
             Step::Page(Err(error)) => return Ok(self.not_listed(error)),
             Step::Resolved(unit, target) => {
                 self.resolving -= 1;
@@ -298,105 +310,21 @@ impl Run {
             Step::Filled(filled) => self.filled(filled),
             Step::Settled(unit, counts) => {
                 self.units -= 1;
-                self.pages.settle(unit.page, &counts?);
+                let mut counts = counts?;
+                counts.found = 1;
+                if unit.found.unlisted_only && counts.skipped > 0 {
+                    // Nobody listed it, and nothing was to be done.
+                    counts = Counts::default();
+                }
+                let hash = self.hash(&unit.found.did);
+                self.pages.settle(unit.page, hash, &counts);
             }
         }
         Ok(None)
     }
 
-    /// A page that can't be had: elsewhere, without that host, or later; else gives why the job can't go on.
-    fn not_listed(&mut self, error: DiscoverError) -> Option<String> {
-        self.asking = false;
-        if error.is_unsupported() {
-            return self.fall_back(&error);
-        }
-        let attempts = self.tools.options.attempts;
-        match error {
-            DiscoverError::Host {
-                host,
-                error,
-                next,
-                again,
-            } if !again || self.listing_failures + 1 >= attempts => {
-                tracing::warn!(job = self.job.id, host, %error, "a host is left out of a backfill");
-                self.job.body.lose_host(&host, &error);
-                self.found(FoundPage {
-                    repos: Vec::new(),
-                    next,
-                });
-                None
-            }
-            error => self.ask_again(&error),
-        }
-    }
-
-    /// Another way to the same repositories, if there is one.
-    fn fall_back(&mut self, error: &DiscoverError) -> Option<String> {
-        let at = self.next.take()?;
-        let Some(next) = self.job.body.fall_back(at.source) else {
-            return Some(format!(
-                "the relay lists neither repositories nor hosts: {error}"
-            ));
-        };
-        let source = self.job.body.sources.get(next.source);
-        tracing::warn!(job = self.job.id, %error, ?source, "a relay does not list what is asked for");
-        self.listing_failures = 0;
-        self.pages.begin(0, next.clone());
-        self.next = Some(next);
-        None
-    }
-
-    /// A listing that failed is asked for again, but not for ever.
-    fn ask_again(&mut self, error: &DiscoverError) -> Option<String> {
-        self.listing_failures += 1;
-        tracing::warn!(job = self.job.id, %error, attempt = self.listing_failures, "a listing of repositories failed");
-        if self.listing_failures >= LISTING_ATTEMPTS {
-            return Some(error.to_string());
-        }
-        let wait = self.tools.options.retry_wait * 2u32.saturating_pow(self.listing_failures - 1);
-        if let Some(at) = self.next.clone() {
-            self.ask(at, wait);
-        }
-        None
-    }
-
-    /// Takes a page in: what was listed before in this run is left out.
-    fn found(&mut self, page: FoundPage) {
-        self.asking = false;
-        self.listing_failures = 0;
-        let Some(at) = self.next.take() else { return };
-        let next = match page.next {
-            Some(cursor) => Checkpoint {
-                cursor: Some(cursor),
-                ..at
-            },
-            None => Checkpoint {
-                source: at.source + 1,
-                cursor: None,
-            },
-        };
-        let slots = self.job.body.slots;
-        let mut repos = page.repos;
-        repos.retain(|found| {
-            let fresh = self.listed.len() >= MAX_LISTED || self.listed.insert(hash(&found.did));
-            let known = !fresh && (found.unlisted_only || !found.always);
-            let here = slots.is_none_or(|slots| slots.contains(slot_of(&found.did)));
-            !known && here
-        });
-        let number = self.pages.begin(repos.len(), next.clone());
-        self.units += repos.len();
-        self.unresolved.extend(repos.into_iter().map(|found| Unit {
-            found,
-            page: number,
-            attempts: 0,
-            refusals: 0,
-            relays: 0,
-            failure: None,
-            counts: Counts::default(),
-        }));
-        let more = next.source < self.job.body.sources.len();
-        self.job.body.listed = !more;
-        self.next = more.then_some(next);
+    fn hash(&self, did: &str) -> u64 {
+        hash(self.job.id, did)
     }
 
     fn finish(&mut self, unit: Unit, fetched: Fetched) {
@@ -459,11 +387,11 @@ impl Run {
 
     /// Notes what became of a repository.
     fn settle(&mut self, unit: Unit, outcome: Outcome) {
-        let retrying = self.job.body.retrying;
+        let mends = self.mends;
         let (tools, job) = (self.tools.clone(), self.job.id);
         self.steps.spawn(async move {
             let attempts = unit.attempts.max(1);
-            let counts = unit::note(&tools, job, &unit.found, attempts, outcome, retrying).await;
+            let counts = unit::note(&tools, job, &unit.found, attempts, outcome, mends).await;
             let counts = counts.map(|mut counts| {
                 counts.add(&unit.counts);
                 counts
@@ -472,31 +400,48 @@ impl Run {
         });
     }
 
+    /// Shows how far it is, and saves that unless it is much and was saved just now.
+    async fn tick(&mut self) -> Result<(), StoreError> {
+        self.live.show(&self.job, self.pages.counts());
+        let pause = match self.pages.progress().settled.0.len() > MUCH {
+            true => SAVE_MUCH_EVERY,
+            false => SAVE_EVERY,
+        };
+        match self.saved.elapsed() + SAVE_EVERY / 2 < pause {
+            true => Ok(()),
+            false => self.save(false).await,
+        }
+    }
+
     /// Saves what may be claimed; at the end waits until all may.
     async fn save(&mut self, all: bool) -> Result<(), StoreError> {
-        let lag = self.tools.store.sync_lag();
         let now = Instant::now();
-        let (done, counts) = self.pages.done();
-        if self
-            .trail
-            .back()
-            .is_none_or(|(_, at, counted)| (at, counted) != (done, counts))
-        {
-            self.trail.push_back((now, done.clone(), counts.clone()));
+        self.saved = now;
+        let progress = self.pages.progress();
+        let last = self.trail.back();
+        if last.is_none_or(|(_, last)| *last != progress) {
+            self.trail.push_back((now, progress));
         }
+        let lag = self.tools.store.sync_lag();
         if all {
             tokio::time::sleep(lag).await;
         }
-        let due = |(when, ..): &(Instant, Checkpoint, Counts)| all || *when + lag <= now;
+        let due = |(when, _): &(Instant, Progress)| all || *when + lag <= now;
+        let body = &mut self.job.body;
         while self.trail.front().is_some_and(due)
-            && let Some((_, done, counts)) = self.trail.pop_front()
+            && let Some((_, progress)) = self.trail.pop_front()
         {
-            self.job.body.checkpoint = done;
-            self.job.body.counts = counts;
+            body.checkpoint = progress.checkpoint;
+            body.counts = progress.counts;
+            body.settled = progress.settled;
         }
-        self.job.body.updated = self.tools.clock.now_micros();
-        self.live.show(&self.job, self.pages.counts());
-        self.job.save(&*self.tools.store).await
+        body.updated = self.tools.clock.now_micros();
+        // What is stored is of what is settled: of the rest nobody could say later how much it is.
+        let listed = body.listed;
+        body.listed = body.checkpoint.source >= body.sources.len();
+        self.job.save(&*self.tools.store).await?;
+        self.job.body.listed |= listed && !all;
+        Ok(())
     }
 }
 
@@ -521,8 +466,9 @@ impl Job {
     }
 }
 
-fn hash(did: &str) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(did.as_bytes())
+/// By the job, so that nobody can make DIDs that are taken for others.
+fn hash(job: u64, did: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64_with_seed(did.as_bytes(), job)
 }
 
 /// The rows of the collections of a repository that failed; of none: that of the repository.

@@ -2,7 +2,9 @@
 
 use super::discover::Source;
 use super::model::{Force, JobRequest, JobType};
+use super::tools::Tools;
 use crate::config::CollectionFilter;
+use crate::store::{RecordsQuery, StoreError};
 
 /// More names than this are found by listing all repositories once.
 const MAX_BY_COLLECTION: usize = 20;
@@ -68,6 +70,44 @@ pub(super) fn sources(
     }
     sources.push(Source::Held);
     sources
+}
+
+/// Whether anything is held of a repository of what a job is for (no collections: all that is indexed): it may be gone at its host.
+pub(super) async fn holds_any(
+    tools: &Tools,
+    collections: &[String],
+    did: &str,
+) -> Result<bool, StoreError> {
+    if collections.is_empty() {
+        return match tools.indexed.now().is_all() {
+            true => Ok(true),
+            false => holds(tools, did, None).await,
+        };
+    }
+    for collection in collections {
+        if holds(tools, did, Some(collection)).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether anything of a repository is held.
+async fn holds(tools: &Tools, did: &str, collection: Option<&String>) -> Result<bool, StoreError> {
+    let mut query = RecordsQuery {
+        did: Some(did.to_owned()),
+        collection: collection.cloned(),
+        limit: 1,
+        ..RecordsQuery::default()
+    };
+    loop {
+        let page = tools.store.records(&query).await?;
+        // A page may be empty before the end.
+        if !page.items.is_empty() || page.cursor.is_none() {
+            return Ok(!page.items.is_empty());
+        }
+        query.cursor = page.cursor;
+    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use super::model::{CollectionCounts, Force};
 use super::record::{Counts, Job};
 use super::repository::{self, Written};
 use super::run::failure_keys;
+use super::scope;
 use super::tools::Tools;
 use crate::config::CollectionFilter;
 use crate::decode::Tid;
@@ -46,6 +47,8 @@ pub(super) struct Plan {
     pub named: bool,
     /// The only collections that are wanted, if they are few.
     pub collections: Vec<String>,
+    /// The collections that it is for; none: all that are indexed.
+    pub scope: Vec<String>,
 }
 
 impl Plan {
@@ -60,6 +63,7 @@ impl Plan {
                 few if few.len() <= MAX_LISTED => few.to_vec(),
                 _ => Vec::new(),
             },
+            scope: body.request.collections.clone(),
         }
     }
 }
@@ -132,6 +136,13 @@ pub(super) async fn resolve(
     let did = &found.did;
     let failed = |error: StoreError| Outcome::Failed(error.into());
     if !plan.named && is_opted_out(tools, did).await.map_err(failed)? {
+        return Err(Outcome::Skipped);
+    }
+    if found.unlisted_only
+        && !scope::holds_any(tools, &plan.scope, did)
+            .await
+            .map_err(failed)?
+    {
         return Err(Outcome::Skipped);
     }
     let held = tools.store.repo(did).await.map_err(failed)?;
