@@ -5,8 +5,8 @@ mod http;
 use std::sync::Arc;
 
 use axum::http::Method;
-use http::collections::{CONFIGURED, FakeCollections};
-use http::jobs::FakeJobs;
+use http::collections::{CONFIGURED, FakeCollections, JOB};
+use http::jobs::{FakeJobs, NOT_NEEDED};
 use http::{ALICE, Answer, BOB, Site};
 use penstock::api::Tokens;
 use penstock::backfill::jobs::{Force, JobStatus, JobType};
@@ -208,7 +208,7 @@ async fn the_alias_decides_by_the_ledger_where_nothing_was_said() {
         assert_eq!(answer.status, 200);
         assert_eq!(
             answer.json,
-            json!({"message": "No backfill needed. Nothing is missing."})
+            json!({"message": format!("No backfill needed. {NOT_NEEDED}")})
         );
         assert!(work.jobs.asked().1);
     }
@@ -404,7 +404,7 @@ async fn collections_and_record_lexicons_are_indexed() {
     let post =
         async |path: &str, body: Value| site.call(Method::POST, path, &[], &body.to_string()).await;
     let added = post("/admin/collections", json!({"nsid": POST})).await;
-    assert_eq!(added.json, json!({"nsid": POST, "job": "7"}));
+    assert_eq!(added.json, json!({"nsid": POST, "job": JOB.to_string()}));
     let added = post(
         "/admin/collections",
         json!({"nsid": LIKE, "backfill": false}),
@@ -413,7 +413,10 @@ async fn collections_and_record_lexicons_are_indexed() {
     assert_eq!(added.json, json!({"nsid": LIKE, "job": null}));
     let lexicon = json!({"lexicon": 1, "id": "com.example.note", "defs": {"main": {"type": "record", "key": "tid"}}});
     let added = post("/admin/lexicons", json!({"lexicon": lexicon})).await;
-    assert_eq!(added.json, json!({"nsid": "com.example.note", "job": "7"}));
+    assert_eq!(
+        added.json,
+        json!({"nsid": "com.example.note", "job": JOB.to_string()})
+    );
     let (rows, pages) = site
         .pages("/admin/collections?limit=2", "collections")
         .await;
