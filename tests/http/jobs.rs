@@ -12,8 +12,7 @@ use penstock::store::{Page, StoreError};
 /// What the ledger says where there is nothing to do.
 pub const NOT_NEEDED: &str = "Nothing between what is held is missing.";
 /// How an estimate of DIDs that are given is made.
-const ESTIMATED: &str =
-    "the DIDs that were given; 250000 bytes a repository, 10 a second of one host";
+const ESTIMATED: &str = "the DIDs that were given; those that are complete already are not subtracted; 250000 bytes a repository, 10 a second of one host";
 const TIME: &str = "2026-09-26T15:52:21.000000Z";
 
 /// Jobs 1, 2, 3 and so on, or those after another number.
