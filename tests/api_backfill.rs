@@ -5,8 +5,8 @@ mod http;
 use std::sync::Arc;
 
 use axum::http::Method;
-use http::collections::{CONFIGURED, FakeCollections};
-use http::jobs::FakeJobs;
+use http::collections::{CONFIGURED, FakeCollections, JOB};
+use http::jobs::{FakeJobs, NOT_NEEDED};
 use http::{ALICE, Answer, BOB, Site};
 use penstock::api::Tokens;
 use penstock::backfill::jobs::{Force, JobStatus, JobType};
@@ -208,7 +208,7 @@ async fn the_alias_decides_by_the_ledger_where_nothing_was_said() {
         assert_eq!(answer.status, 200);
         assert_eq!(
             answer.json,
-            json!({"message": "No backfill needed. Nothing is missing."})
+            json!({"message": format!("No backfill needed. {NOT_NEEDED}")})
         );
         assert!(work.jobs.asked().1);
     }
@@ -296,6 +296,20 @@ async fn each_bad_field_is_named() {
         "InvalidRequest",
         "force: the query and the body differ",
     );
+    for (path, body) in [
+        (
+            "/admin/backfill?force=catch_up",
+            r#"{"did":"did:web:a.test"}"#,
+        ),
+        (
+            "/api/admin/backfill",
+            r#"{"collection":"app.bsky.feed.post","force":"catch_up"}"#,
+        ),
+    ] {
+        let answer = work.post(path, body).await;
+        answer.is_error(400, "InvalidRequest", "force: catch_up is over");
+        assert!(answer.json["fields"]["force"].is_array());
+    }
     work.post("/admin/backfill?force=now", "")
         .await
         .is_error(400, "InvalidRequest", "\"now\"");
@@ -404,7 +418,7 @@ async fn collections_and_record_lexicons_are_indexed() {
     let post =
         async |path: &str, body: Value| site.call(Method::POST, path, &[], &body.to_string()).await;
     let added = post("/admin/collections", json!({"nsid": POST})).await;
-    assert_eq!(added.json, json!({"nsid": POST, "job": "7"}));
+    assert_eq!(added.json, json!({"nsid": POST, "job": JOB.to_string()}));
     let added = post(
         "/admin/collections",
         json!({"nsid": LIKE, "backfill": false}),
@@ -413,7 +427,10 @@ async fn collections_and_record_lexicons_are_indexed() {
     assert_eq!(added.json, json!({"nsid": LIKE, "job": null}));
     let lexicon = json!({"lexicon": 1, "id": "com.example.note", "defs": {"main": {"type": "record", "key": "tid"}}});
     let added = post("/admin/lexicons", json!({"lexicon": lexicon})).await;
-    assert_eq!(added.json, json!({"nsid": "com.example.note", "job": "7"}));
+    assert_eq!(
+        added.json,
+        json!({"nsid": "com.example.note", "job": JOB.to_string()})
+    );
     let (rows, pages) = site
         .pages("/admin/collections?limit=2", "collections")
         .await;
@@ -464,10 +481,32 @@ async fn collections_and_record_lexicons_are_indexed() {
             "lexicon.id: \"note\"",
         ),
         (json!({"lexicon": 2, "id": "com.example.note"}), "version 1"),
-        (json!("com.example.note"), "the body must be"),
+        (json!("com.example.note"), "lexicon: \"com.example.note\""),
     ] {
         let answer = post("/admin/lexicons", json!({"lexicon": lexicon})).await;
         answer.is_error(400, "InvalidRequest", says);
+    }
+    for (path, body, fields) in [
+        (
+            "/admin/collections",
+            json!({"nsid": "posts", "backfill": null, "purge": 1}),
+            vec!["backfill", "nsid", "purge"],
+        ),
+        (
+            "/admin/lexicons",
+            json!({"lexicon": {"lexicon": 2, "id": 3}, "backfill": "no"}),
+            vec![
+                "backfill",
+                "lexicon.defs.main.type",
+                "lexicon.id",
+                "lexicon.lexicon",
+            ],
+        ),
+        ("/admin/lexicons", json!({}), vec!["lexicon"]),
+    ] {
+        let answer = post(path, body).await;
+        let named: Vec<&String> = answer.json["fields"].as_object().unwrap().keys().collect();
+        assert_eq!(named, fields);
     }
     Site::new()
         .await
@@ -504,10 +543,11 @@ async fn who_opted_out_is_listed() {
             "InvalidRequest",
             "did: \"alice.test\"",
         );
-        site.call(method, "/admin/optout", &[], "").await.is_error(
-            400,
-            "InvalidRequest",
-            "the body must be",
-        );
+        let none = site.call(method.clone(), "/admin/optout", &[], "").await;
+        none.is_error(400, "InvalidRequest", "did: missing");
+        let body = r#"{"did":7,"dids":[]}"#;
+        let bad = site.call(method, "/admin/optout", &[], body).await;
+        let named: Vec<&String> = bad.json["fields"].as_object().unwrap().keys().collect();
+        assert_eq!(named, ["did", "dids"]);
     }
 }

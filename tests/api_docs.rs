@@ -19,6 +19,8 @@ use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
+/// The job of the examples.
+const FIRST: u64 = 1_795_945_743_935_402;
 /// Where the daemon of the examples is.
 const DAEMON: &str = "http://127.0.0.1:8400";
 const EXAMPLE: &str = "```sh\n";
@@ -30,7 +32,7 @@ fn document() -> PathBuf {
 }
 
 async fn site() -> (Site, Arc<FakeJobs>) {
-    let jobs = Arc::new(FakeJobs::default());
+    let jobs = Arc::new(FakeJobs::after(FIRST - 1));
     let tokens = Tokens::new(Some("secret"), Some("look"));
     let site = Site::of_worker_0(
         jobs.clone(),
@@ -96,7 +98,7 @@ async fn every_example_answers_as_it_is_told() {
             answer.trim_end()
         );
         if number == 0 {
-            jobs.fail(1, &[ALICE]);
+            jobs.fail(FIRST, &[ALICE]);
         }
     }
     if std::env::var_os("PENSTOCK_BLESS").is_some() {

@@ -83,6 +83,8 @@ const LABELS: &str = "
 | `reason` of `quarantined_total` | `bad_cbor`, `bad_field`, `bad_car`, `cid_mismatch`, `missing_block`, `bad_commit`, `future_rev`, `too_large`, `store_refused` |
 | `reason` of `record_faults_total` | `not_cbor`, `too_deep`, `not_canonical`, `bad_value`, `not_map` |
 | `reason` of `repairs_pending` | `quarantined`, `sync`, `too_big`, `deleted`, `account_time`, `account_stale`, `reactivated`, `removed`, `gap` |
+| `reason` of `pds_throttled_total` | `budget` (none left, as its headers said), and of 429s what told how long to wait: `retry_after`, `rate_limit` (`RateLimit-Reset`), `bare` (nothing did) |
+| `outcome` of `identity_fetches_total` | `found`, `not_found`, `tombstoned`, `malformed`, `failed` (the directory or host did not answer as it should) |
 | `reason` of `ingest_paused` | `faults`, `clock`, `store` |
 ";
 

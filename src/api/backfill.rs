@@ -18,6 +18,7 @@ use serde::Serialize;
 use super::admin::{DEFAULT_LIMIT, MAX_LIMIT};
 use super::auth::Access;
 use super::error::ApiError;
+use super::fields::Problems;
 use super::list::{ListBody, json_of};
 use super::params::{CURSOR, Kind, Parameter, Params, limit};
 use super::routes::{Answer, Body, RequestBody, Route, Verb, schema};
@@ -326,7 +327,7 @@ fn said(error: JobsError) -> ApiError {
         JobsError::NotFound(_) => ApiError::not_found(error.to_string()),
         JobsError::Conflict(message) => conflict(message),
         JobsError::Invalid { field, message } => {
-            let mut problems = request::Problems::default();
+            let mut problems = Problems::default();
             problems.add(field, message);
             problems.into_error()
         }

@@ -10,18 +10,18 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::on;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::admin::{DEFAULT_LIMIT, MAX_LIMIT};
 use super::auth::Access;
 use super::backfill::not_worker_0;
-use super::error::{ApiError, quoted};
+use super::error::ApiError;
+use super::fields::{Fields, NSID, Problems, differs};
 use super::list::ListBody;
 use super::params::{CURSOR, Kind, NSID_PATTERN, Parameter, Params, limit};
 use super::routes::{Answer, Body, RequestBody, Route, Verb, schema};
 use super::{ApiState, page_error};
-use crate::decode::syntax;
 use crate::store::{Page, StoreError};
 
 const PATHS: &[&str] = &["/admin/collections"];
@@ -123,23 +123,24 @@ pub struct CollectionView {
 }
 
 /// The body of `POST /admin/collections`.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
 struct AddCollection {
     #[schemars(regex(pattern = NSID_PATTERN), length(max = 317))]
     nsid: String,
-    #[serde(default = "yes")]
+    #[schemars(default = "yes")]
     backfill: bool,
 }
 
 /// The body of `POST /admin/lexicons`.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "it is read field by field; this is its schema")]
 struct AddLexicon {
     /// A lexicon whose main definition is a record.
     #[schemars(schema_with = "record_lexicon")]
     lexicon: Map<String, Value>,
-    #[serde(default = "yes")]
+    #[schemars(default = "yes")]
     backfill: bool,
 }
 
@@ -202,10 +203,12 @@ async fn add(
     State(state): State<Arc<ApiState>>,
     RequestBody(body): RequestBody,
 ) -> Result<Json<Added>, ApiError> {
-    let wanted = r#"the body must be {"nsid":"…","backfill":true}"#;
-    let request: AddCollection = serde_json::from_slice(&body)
-        .map_err(|error| ApiError::invalid(format!("{wanted}: {error}")))?;
-    check_nsid("nsid", &request.nsid)?;
+    let mut fields = Fields::read(&body, r#"{"nsid":"app.bsky.feed.post","backfill":true}"#)?;
+    let request = AddCollection {
+        nsid: fields.required_name("nsid", &NSID),
+        backfill: fields.flag("backfill", yes()),
+    };
+    fields.finish("nsid, backfill")?;
     index(&state, request.nsid, request.backfill, "collections").await
 }
 
@@ -213,31 +216,28 @@ async fn add_lexicon(
     State(state): State<Arc<ApiState>>,
     RequestBody(body): RequestBody,
 ) -> Result<Json<Added>, ApiError> {
-    let wanted = r#"the body must be {"lexicon":{…},"backfill":true}"#;
-    let request: AddLexicon = serde_json::from_slice(&body)
-        .map_err(|error| ApiError::invalid(format!("{wanted}: {error}")))?;
-    let nsid = record_of(&request.lexicon)?;
-    index(&state, nsid, request.backfill, "lexicons").await
+    let mut fields = Fields::read(&body, r#"{"lexicon":{…},"backfill":true}"#)?;
+    let lexicon = fields.required_object("lexicon");
+    let nsid = lexicon.map(|lexicon| record_of(&lexicon, &mut fields));
+    let backfill = fields.flag("backfill", yes());
+    fields.finish("lexicon, backfill")?;
+    index(&state, nsid.unwrap_or_default(), backfill, "lexicons").await
 }
 
 /// The collection of a lexicon, which must be one of records.
-fn record_of(lexicon: &Map<String, Value>) -> Result<String, ApiError> {
-    let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
+fn record_of(lexicon: &Map<String, Value>, fields: &mut Fields) -> String {
+    let problems = &mut fields.problems;
     if lexicon.get("lexicon") != Some(&Value::from(1)) {
-        let problem = "lexicon.lexicon: only version 1 is known";
-        return Err(ApiError::invalid(problem));
+        problems.add("lexicon.lexicon", "only version 1 is known");
     }
-    let nsid = text(lexicon.get("id"));
-    check_nsid("lexicon.id", &nsid)?;
     let main = lexicon.get("defs").and_then(|defs| defs.get("main"));
-    let kind = text(main.and_then(|main| main.get("type")));
+    let kind = main.and_then(|main| main.get("type"));
+    let kind = kind.unwrap_or(&Value::Null);
     if kind != "record" {
-        return Err(ApiError::invalid(format!(
-            "lexicon.defs.main.type: {} is not record, and only records are indexed",
-            quoted(&kind)
-        )));
+        let problem = differs(kind, "record, and only records are indexed");
+        problems.add("lexicon.defs.main.type", problem);
     }
-    Ok(nsid)
+    fields.name("lexicon.id", lexicon.get("id").cloned(), &NSID)
 }
 
 async fn index(
@@ -257,7 +257,7 @@ async fn remove(
     params: Params,
 ) -> Result<Json<Removed>, ApiError> {
     let nsid = nsid.map(|Path(nsid)| nsid).unwrap_or_default();
-    check_nsid("nsid", &nsid)?;
+    check_nsid(&nsid)?;
     let purge = params.flag("purge")?.unwrap_or(false);
     let removed = collections(&state)?.remove(&nsid, purge).await;
     match removed.map_err(ApiError::store)? {
@@ -270,14 +270,12 @@ async fn remove(
     }
 }
 
-fn check_nsid(field: &str, nsid: &str) -> Result<(), ApiError> {
-    match syntax::is_nsid(nsid) {
-        true => Ok(()),
-        false => Err(ApiError::invalid(format!(
-            "{field}: {} is not an NSID, such as app.bsky.feed.post",
-            quoted(nsid)
-        ))),
+fn check_nsid(nsid: &str) -> Result<(), ApiError> {
+    let mut problems = Problems::default();
+    if !(NSID.is_valid)(nsid) {
+        problems.add("nsid", differs(&Value::from(nsid), NSID.allowed));
     }
+    problems.into_result()
 }
 
 fn collections(state: &ApiState) -> Result<&dyn Collections, ApiError> {

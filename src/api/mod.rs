@@ -12,6 +12,7 @@ mod backfill;
 pub mod client;
 mod collections;
 mod error;
+mod fields;
 mod gaps;
 mod health;
 mod list;

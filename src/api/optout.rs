@@ -7,16 +7,16 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::on;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::admin::{DEFAULT_LIMIT, MAX_LIMIT};
 use super::auth::Access;
-use super::error::{ApiError, quoted};
+use super::error::ApiError;
+use super::fields::{DID, Fields};
 use super::list::ListBody;
 use super::params::{CURSOR, DID_PATTERN, Params, limit};
 use super::routes::{Answer, Body, RequestBody, Route, Verb, schema};
 use super::{ApiState, page_error};
-use crate::decode::syntax;
 use crate::store::{Choice, ChoiceKind};
 
 const PATHS: &[&str] = &["/admin/optout"];
@@ -58,8 +58,8 @@ pub(super) const ROUTES: &[Route] = &[
 ];
 
 /// A row of the list, and the body that adds or removes one.
-#[derive(Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 struct OptOut {
     #[schemars(regex(pattern = DID_PATTERN), length(max = 1024))]
     did: String,
@@ -103,14 +103,8 @@ async fn remove(
 }
 
 fn read(body: &[u8]) -> Result<OptOut, ApiError> {
-    let named: OptOut = serde_json::from_slice(body).map_err(|error| {
-        ApiError::invalid(format!(r#"the body must be {{"did":"…"}}: {error}"#))
-    })?;
-    match syntax::is_did(&named.did) {
-        true => Ok(named),
-        false => Err(ApiError::invalid(format!(
-            "did: {} is not a DID, such as did:plc:ewvi7nxzyoun6zhxrhs64oiz",
-            quoted(&named.did)
-        ))),
-    }
+    let mut fields = Fields::read(body, r#"{"did":"did:plc:ewvi7nxzyoun6zhxrhs64oiz"}"#)?;
+    let did = fields.required_name("did", &DID);
+    fields.finish("did")?;
+    Ok(OptOut { did })
 }

@@ -12,6 +12,7 @@ use super::sections::{
     Relay, Shutdown, Store, Verify, Wanted, Worker,
 };
 use super::shape::{MAX_TOKEN, Shape, Token};
+use super::skipped;
 use super::{Config, Http};
 
 /// Bytes of all collections together, as the store takes them.
@@ -24,7 +25,10 @@ pub(crate) fn read_all(reader: &mut Reader<'_>) -> Option<Config> {
         check_collections(reader, wanted);
     }
     let relay = Relay::read(reader);
-    let backfill = Backfill::read(reader);
+    let mut backfill = Backfill::read(reader);
+    if let Some(backfill) = &mut backfill {
+        backfill.skip_dids = skipped::dids(reader, &backfill.skip_dids);
+    }
     let worker = Worker::read(reader);
     let pipeline = Pipeline::read(reader);
     let store = Store::read(reader);

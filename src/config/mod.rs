@@ -13,6 +13,7 @@ mod secret;
 mod sections;
 mod shape;
 mod show;
+mod skipped;
 mod sources;
 mod units;
 
@@ -89,6 +90,12 @@ pub struct Loaded {
 }
 
 impl Config {
+    /// Where repositories go that don't fit into memory: `backfill.temp_dir`, else a folder of the store's.
+    pub fn spill_dir(&self) -> PathBuf {
+        let set = self.backfill.temp_dir.clone();
+        set.unwrap_or_else(|| self.store.embedded.dir.join("spill"))
+    }
+
     /// Reads and checks all sources. Reads the files that keys name (tokens, certificate authorities), opens nothing else.
     pub fn load(sources: &Sources) -> Result<Loaded, Mistakes> {
         let (given, mistakes) = sources.gather();

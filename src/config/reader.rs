@@ -1,6 +1,7 @@
 //! Turns the text of each key into its type and gathers what is wrong.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::mistake::{Mistake, Origin, shown};
 use super::sections::Key;
@@ -56,6 +57,23 @@ impl<'a> Reader<'a> {
             value: Some(shown(text, secret)),
             origin: self.origin(name),
             problem: problem.into(),
+        });
+    }
+
+    /// Notes that a line of a file that a key names is wrong.
+    pub(crate) fn refuse_line(
+        &mut self,
+        name: &str,
+        path: &Path,
+        line: usize,
+        text: &str,
+        problem: &str,
+    ) {
+        self.mistakes.push(Mistake {
+            key: name.to_owned(),
+            value: Some(shown(text, false)),
+            origin: Origin::File(path.to_owned(), Some(line)),
+            problem: problem.to_owned(),
         });
     }
 

@@ -257,6 +257,9 @@ sections! {
         max_jobs: usize = "backfill.max_jobs", "2", shape::Number(1, 64);
         /// Memory of all repositories that are being fetched together; beyond it they go to temporary files.
         max_bytes: u64 = "backfill.max_bytes", "256MiB", shape::Size(MIB, PIB);
+        /// The folder of those files; made if it is not there. They are gone whenever the process is. Best on a disk: a folder in
+        /// memory would use up what backfill.max_bytes spares. None: spill in store.embedded.dir.
+        temp_dir: Option<PathBuf> = "backfill.temp_dir", "", shape::Maybe(shape::Path);
         /// The most bytes of one repository.
         max_repo_bytes: u64 = "backfill.max_repo_bytes", "8GiB", shape::Size(MIB, PIB);
         /// How long one repository may take, from the first byte of the answer on.
@@ -276,7 +279,8 @@ sections! {
         /// A job of more repositories has the identities from the PLC directory's export, once a day, instead of asking for each.
         /// See identity.cache_entries.
         export_above: u64 = "backfill.export_above", "10000", shape::Number(0, 1_000_000_000);
-        /// DIDs that are fetched only by jobs that name them, comma separated.
+        /// DIDs that are fetched only by jobs that name them, and files of such (/path, ./path, file:path: a DID a line, comments
+        /// behind a #; read at the start), comma separated.
         skip_dids: Vec<String> = "backfill.skip_dids", "", shape::Names;
         /// Who can be asked about these requests: an address or a page, sent with the user agent.
         contact: Option<String> = "backfill.contact", "", shape::Maybe(shape::Text);

@@ -43,6 +43,7 @@ pub(crate) fn settings(config: &Config, given: &BTreeMap<&'static str, Given>) -
 /// What depends on other keys or on the machine, or has a spelling of its own.
 fn derived(config: &Config, key: &str) -> Option<String> {
     match key {
+        "backfill.temp_dir" => Some(config.spill_dir().display().to_string()),
         "collections" => Some(config.collections.to_string()),
         "http.listen" => Some(config.http.listen.to_string()),
         "http.socket" => Some(config.http.socket.display().to_string()),

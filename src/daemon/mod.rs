@@ -79,6 +79,14 @@ pub enum DaemonError {
         /// Why not.
         error: api::server::SocketError,
     },
+    /// The folder for what does not fit into memory can't be made.
+    #[error("backfill.temp_dir {path}: {error}")]
+    Spill {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why not.
+        error: std::io::Error,
+    },
     /// The metrics can't be recorded.
     #[error(transparent)]
     Metrics(#[from] telemetry::metrics::InstallError),

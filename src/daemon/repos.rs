@@ -1,5 +1,6 @@
 //! Worker 0's jobs: what fetches whole repositories, put together from the configuration.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc, watch};
@@ -29,6 +30,7 @@ pub(super) async fn jobs(
     if config.worker.id != 0 {
         return Ok(None);
     }
+    make_spill_dir(&config.spill_dir())?;
     let tools = Arc::new(tools(config, store, clock, index.indexed())?);
     let roster = Roster::open(tools.clone(), ledger).await?;
     Ok(Some(Arc::new(Choosing {
@@ -39,6 +41,14 @@ pub(super) async fn jobs(
         replayed,
         asked: Notify::new(),
     })))
+}
+
+/// Files in it have no names, so a process that was killed left none.
+fn make_spill_dir(path: &Path) -> Result<(), DaemonError> {
+    std::fs::create_dir_all(path).map_err(|error| DaemonError::Spill {
+        path: path.to_owned(),
+        error,
+    })
 }
 
 fn tools(
@@ -107,7 +117,7 @@ fn job_options(config: &Config, relays: Vec<String>) -> JobOptions {
         repo_idle: keys.repo_idle,
         export_above: keys.export_above,
         skip_dids: keys.skip_dids.iter().cloned().collect(),
-        temp_dir: std::env::temp_dir(),
+        temp_dir: config.spill_dir(),
     }
 }
 

@@ -519,3 +519,50 @@ fn a_filter_too_long_for_the_ledger_is_refused() {
     let mistake = given().var("COLLECTIONS", &names(700)).mistake();
     assert!(mistake.contains("at most 16384 together"), "{mistake}");
 }
+
+#[test]
+fn dids_to_skip_are_given_or_in_files() {
+    let (one, two) = ("did:web:one.example", "did:web:two.example");
+    let folder = Folder::new();
+    let text = format!("# gone\n{two}  # asked for it\n\n");
+    let path = folder.write("skip.txt", &text);
+    for named in [
+        path.display().to_string(),
+        format!("file:{}", path.display()),
+    ] {
+        let config = given()
+            .set(&format!("backfill.skip_dids={one},{named}"))
+            .config();
+        assert_eq!(config.backfill.skip_dids, [one, two]);
+    }
+    let text = format!("alice.test\n{two}\n@bob\n");
+    let bad = folder.write("bad.txt", &text);
+    let none = folder.0.path().join("none");
+    let entries = format!("carol,{},{}", bad.display(), none.display());
+    let mistakes = given()
+        .set(&format!("backfill.skip_dids={entries}"))
+        .load()
+        .unwrap_err();
+    let said: Vec<String> = mistakes.0.iter().map(ToString::to_string).collect();
+    assert_eq!(said.len(), 4, "{said:?}");
+    assert!(said[0].contains("\"carol\" is not a DID"), "{said:?}");
+    let at = |line: usize| format!("file {}:{line}", bad.display());
+    assert!(
+        said[1].contains(&at(1)) && said[1].contains("alice.test"),
+        "{said:?}"
+    );
+    assert!(
+        said[2].contains(&at(3)) && said[2].contains("@bob"),
+        "{said:?}"
+    );
+    assert!(said[3].contains("none can't be read"), "{said:?}");
+}
+
+#[test]
+fn repositories_spill_beside_the_store_unless_told_where() {
+    let loaded = given().var("DATA_DIR", "/data").load().unwrap();
+    assert_eq!(loaded.config.spill_dir(), Path::new("/data/spill"));
+    assert_eq!(value(&loaded, "backfill.temp_dir"), "\"/data/spill\"");
+    let set = given().set("backfill.temp_dir=/big").config();
+    assert_eq!(set.spill_dir(), Path::new("/big"));
+}

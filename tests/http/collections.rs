@@ -10,7 +10,10 @@ use penstock::store::{Page, StoreError};
 /// What the configuration names.
 pub const CONFIGURED: &str = "app.bsky.actor.profile";
 
-/// Those that were added; every job is number 7.
+/// The job of whatever is added.
+pub const JOB: u64 = 1_795_945_745_049_108;
+
+/// Those that were added.
 #[derive(Default)]
 pub struct FakeCollections {
     added: Mutex<BTreeSet<String>>,
@@ -52,7 +55,7 @@ impl Collections for FakeCollections {
         _origin: &str,
     ) -> Result<Option<u64>, StoreError> {
         let is_new = self.added.lock().unwrap().insert(nsid.to_owned());
-        Ok((is_new && backfill).then_some(7))
+        Ok((is_new && backfill).then_some(JOB))
     }
 
     async fn remove(&self, nsid: &str, purge: bool) -> Result<RemoveOutcome, StoreError> {

@@ -9,11 +9,16 @@ use penstock::backfill::jobs::{
 };
 use penstock::store::{Page, StoreError};
 
+/// What the ledger says where there is nothing to do.
+pub const NOT_NEEDED: &str = "Nothing between what is held is missing.";
+/// How an estimate of DIDs that are given is made.
+const ESTIMATED: &str = "the DIDs that were given; those that are complete already are not subtracted; 250000 bytes a repository, 10 a second of one host";
 const TIME: &str = "2026-09-26T15:52:21.000000Z";
 
-/// Jobs 1, 2, 3 and so on.
+/// Jobs 1, 2, 3 and so on, or those after another number.
 #[derive(Default)]
 pub struct FakeJobs {
+    after: u64,
     held: Mutex<Vec<Held>>,
     /// What was asked for, and whether by the ledger.
     asked: Mutex<Vec<(JobRequest, bool)>>,
@@ -28,6 +33,14 @@ struct Held {
 }
 
 impl FakeJobs {
+    /// Jobs whose ids begin behind this one.
+    pub fn after(id: u64) -> Self {
+        Self {
+            after: id,
+            ..Self::default()
+        }
+    }
+
     /// The last request, and whether the ledger decides.
     pub fn asked(&self) -> (JobRequest, bool) {
         self.asked.lock().unwrap().last().unwrap().clone()
@@ -60,8 +73,8 @@ impl FakeJobs {
 
     fn with<T>(&self, id: u64, action: impl FnOnce(&mut Held) -> T) -> Result<T, JobsError> {
         let mut held = self.held.lock().unwrap();
-        let at = usize::try_from(id).unwrap().checked_sub(1);
-        let found = at.and_then(|at| held.get_mut(at));
+        let at = id.checked_sub(self.after + 1);
+        let found = at.and_then(|at| held.get_mut(usize::try_from(at).unwrap()));
         found.map(action).ok_or(JobsError::NotFound(id))
     }
 }
@@ -88,7 +101,7 @@ fn kind(request: &JobRequest) -> JobType {
     }
 }
 
-fn view(id: usize, request: &JobRequest) -> JobView {
+fn view(id: u64, request: &JobRequest) -> JobView {
     let JobRequest {
         collections, dids, ..
     } = request;
@@ -139,7 +152,7 @@ impl Jobs for FakeJobs {
         let mut asked = self.asked.lock().unwrap();
         asked.push((request.clone(), by_ledger));
         if by_ledger {
-            return Ok(Started::NotNeeded("Nothing is missing.".to_owned()));
+            return Ok(Started::NotNeeded(NOT_NEEDED.to_owned()));
         }
         if request.days == Some(0.125) {
             let message = "0.125 is less than this test takes".to_owned();
@@ -153,9 +166,9 @@ impl Jobs for FakeJobs {
                 && (&ours.collections, &ours.dids) == (&theirs.collections, &theirs.dids)
         });
         if let Some(at) = same {
-            return Ok(Started::Running(at as u64 + 1));
+            return Ok(Started::Running(self.after + at as u64 + 1));
         }
-        let view = view(held.len() + 1, &request);
+        let view = view(self.after + held.len() as u64 + 1, &request);
         held.push(Held {
             view: view.clone(),
             request,
@@ -171,10 +184,10 @@ impl Jobs for FakeJobs {
         Ok(Estimate {
             repos: Some(repos),
             complete: None,
-            bytes: Some(repos * 1_000_000),
-            seconds: Some(1.5),
+            bytes: Some(repos * 250_000),
+            seconds: Some(repos as f64 / 10.0),
             exact: true,
-            basis: "DIDs that were given".to_owned(),
+            basis: ESTIMATED.to_owned(),
         })
     }
 

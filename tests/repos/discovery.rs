@@ -89,6 +89,69 @@ async fn without_any_list_of_repositories_each_host_is_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_estimate_counts_each_repository_once_or_says_that_it_did_not() {
+    let network = |repos: usize, relay_lists: RelayLists| {
+        Network::start(Options {
+            hosts: 3,
+            repos,
+            records: 2,
+            relay_lists,
+            ..Options::default()
+        })
+        .unwrap()
+    };
+    let estimate = async |network: &Network, request: JobRequest| {
+        let (store, _home) = stores::empty().await?;
+        let worker = Worker::start(network, &store, &How::default()).await;
+        let estimate = worker.roster.estimate(request).await.unwrap();
+        worker.stop().await;
+        Some(estimate)
+    };
+    let both = JobRequest {
+        collections: vec!["app.bsky.feed.like".to_owned(), POST.to_owned()],
+        ..everything()
+    };
+    for lists in [RelayLists::default(), RelayLists::Repos] {
+        let few = network(30, lists);
+        let having = |names: &[&str]| {
+            let holds = |did: &String| {
+                let records = expected(&few, did).unwrap_or_default();
+                let of = |name: &&str| {
+                    records
+                        .keys()
+                        .any(|path| path.starts_with(&format!("{name}/")))
+                };
+                names.iter().any(of)
+            };
+            few.dids().iter().filter(|did| holds(did)).count() as u64
+        };
+        let Some(found) = estimate(&few, both.clone()).await else {
+            return;
+        };
+        let wanted = match lists {
+            RelayLists::Repos => 30,
+            _ => having(&["app.bsky.feed.like", POST]),
+        };
+        assert_eq!(
+            (found.repos, found.exact),
+            (Some(wanted), true),
+            "{found:?}"
+        );
+        assert!(found.basis.contains("not subtracted"), "{found:?}");
+    }
+    let many = network(3_300, RelayLists::default());
+    let found = estimate(&many, everything()).await.unwrap();
+    assert!(!found.exact, "{found:?}");
+    let forced = JobRequest {
+        force: Some(Force::FullSync),
+        ..dids(&many.dids()[..2])
+    };
+    let found = estimate(&many, forced).await.unwrap();
+    assert_eq!((found.repos, found.exact), (Some(2), true));
+    assert!(!found.basis.contains("not subtracted"), "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_that_lists_nothing_fails_the_job_and_says_so() {
     let network = Network::start(Options {
         relay_lists: RelayLists::Nothing,

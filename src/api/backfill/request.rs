@@ -4,15 +4,13 @@ use std::collections::BTreeSet;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::api::error::{ApiError, quoted};
+use crate::api::error::ApiError;
+use crate::api::fields::{DID, Fields, NAMED, NSID, Syntax, differs};
 use crate::api::params::{DID_PATTERN, NSID_PATTERN};
 use crate::backfill::jobs::{Force, JobRequest};
-use crate::decode::syntax;
 
-/// So many bad members of a list are named.
-const NAMED: usize = 10;
 /// The deepest past that is taken for a number of days.
 const DAYS_MAX: f64 = 36_500.0;
 
@@ -45,41 +43,9 @@ pub struct BackfillRequest {
     pub force: Option<Force>,
 }
 
-/// What is wrong with a request: fields, and what is allowed.
-#[derive(Debug, Default)]
-pub(super) struct Problems(Vec<(String, String)>);
-
-impl Problems {
-    pub(super) fn add(&mut self, field: impl Into<String>, problem: impl Into<String>) {
-        self.0.push((field.into(), problem.into()));
-    }
-
-    /// 400 that names each field, for people and for programs.
-    pub(super) fn into_error(self) -> ApiError {
-        let said = self
-            .0
-            .iter()
-            .map(|(field, problem)| format!("{field}: {problem}"));
-        let message = said.collect::<Vec<_>>().join("; ");
-        let mut fields: Map<String, Value> = Map::new();
-        for (field, problem) in self.0 {
-            let said = fields
-                .entry(field)
-                .or_insert_with(|| Value::Array(Vec::new()));
-            if let Value::Array(said) = said {
-                said.push(Value::String(problem));
-            }
-        }
-        ApiError::invalid(message).with("fields", fields)
-    }
-}
-
 /// Reads the body and the `force` of the query.
 pub(super) fn read(body: &[u8], force: Option<&str>) -> Result<JobRequest, ApiError> {
-    let mut fields = Fields {
-        left: read_object(body)?,
-        problems: Problems::default(),
-    };
+    let mut fields = Fields::read(body, r#"{"collection":"app.bsky.feed.post"}"#)?;
     let request = JobRequest {
         collections: fields.names("collection", "collections", &NSID),
         dids: fields.names("did", "dids", &DID),
@@ -87,64 +53,25 @@ pub(super) fn read(body: &[u8], force: Option<&str>) -> Result<JobRequest, ApiEr
         force: fields.force(force),
         origin: "api".to_owned(),
     };
-    let Fields { left, mut problems } = fields;
-    for name in left.keys().take(NAMED) {
-        let known = "this route knows collection, collections, did, dids, days, force";
-        problems.add(
-            name.chars().take(80).collect::<String>(),
-            format!("unknown; {known}"),
-        );
+    if request.force == Some(Force::CatchUp) && is_scoped(&request) {
+        let problem = "catch_up is over the gaps of the ledger, for all that is indexed: leave out collections and DIDs, or force";
+        fields.problems.add("force", problem);
     }
-    match problems.0.is_empty() {
-        true => Ok(request),
-        false => Err(problems.into_error()),
-    }
+    fields.finish("collection, collections, did, dids, days, force")?;
+    Ok(request)
+}
+
+/// Whether a request names what it is over.
+fn is_scoped(request: &JobRequest) -> bool {
+    !request.collections.is_empty() || !request.dids.is_empty()
 }
 
 /// Whether a request is for everything.
 pub(super) fn is_unscoped(request: &JobRequest) -> bool {
-    request.collections.is_empty() && request.dids.is_empty() && request.days.is_none()
-}
-
-fn read_object(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
-    if body.trim_ascii().is_empty() {
-        return Ok(Map::new());
-    }
-    let wanted = r#"the body must be a JSON object, such as {"collection":"app.bsky.feed.post"}"#;
-    let value = serde_json::from_slice(body)
-        .map_err(|error| ApiError::invalid(format!("{wanted}: {error}")))?;
-    match value {
-        Value::Object(fields) => Ok(fields),
-        _ => Err(ApiError::invalid(wanted)),
-    }
-}
-
-/// A kind of name.
-struct Syntax {
-    is_valid: fn(&str) -> bool,
-    allowed: &'static str,
-}
-
-const NSID: Syntax = Syntax {
-    is_valid: syntax::is_nsid,
-    allowed: "an NSID, such as app.bsky.feed.post",
-};
-const DID: Syntax = Syntax {
-    is_valid: syntax::is_did,
-    allowed: "a DID, such as did:plc:ewvi7nxzyoun6zhxrhs64oiz",
-};
-
-struct Fields {
-    left: Map<String, Value>,
-    problems: Problems,
+    !is_scoped(request) && request.days.is_none()
 }
 
 impl Fields {
-    /// A field; null is as good as absent.
-    fn take(&mut self, name: &str) -> Option<Value> {
-        self.left.remove(name).filter(|value| !value.is_null())
-    }
-
     /// The names of both fields, sorted, each once.
     fn names(&mut self, one: &str, many: &str, syntax: &Syntax) -> Vec<String> {
         let mut names = BTreeSet::new();
@@ -225,14 +152,4 @@ impl Fields {
         }
         force
     }
-}
-
-fn differs(value: &Value, allowed: &str) -> String {
-    let shown = match value {
-        Value::String(text) => quoted(text),
-        Value::Array(_) => "an array".to_owned(),
-        Value::Object(_) => "an object".to_owned(),
-        other => other.to_string(),
-    };
-    format!("{shown} is not {allowed}")
 }

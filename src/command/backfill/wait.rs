@@ -44,6 +44,11 @@ pub(super) async fn until_over(client: &Client, id: &str) -> Result<JobView, Fai
     }
 }
 
+fn counted(number: u64, one: &str, many: &str) -> String {
+    let noun = if number == 1 { one } else { many };
+    format!("{number} {noun}")
+}
+
 /// Success only if all that was asked for is there.
 pub(super) fn verdict(job: &JobView) -> Result<Exit, Failure> {
     let id = &job.id;
@@ -51,13 +56,15 @@ pub(super) fn verdict(job: &JobView) -> Result<Exit, Failure> {
     let done = job.processed_repos;
     let why = match (job.status, job.failed_repos) {
         (JobStatus::Completed, 0) if job.failed_hosts > 0 => format!(
-            "{} hosts did not list their repositories; 'penstock backfill retry {id}' asks them again",
-            job.failed_hosts
+            "{} did not list repositories; 'penstock backfill retry {id}' asks again",
+            counted(job.failed_hosts, "host", "hosts")
         ),
         (JobStatus::Completed, 0) => {
             let records = job.total_records;
             say(&format!(
-                "job {id} is {status}: {done} repositories, {records} records"
+                "job {id} is {status}: {}, {}",
+                counted(done, "repository", "repositories"),
+                counted(records, "record", "records")
             ));
             return Ok(Exit::Done);
         }
@@ -65,10 +72,12 @@ pub(super) fn verdict(job: &JobView) -> Result<Exit, Failure> {
             "{failed} of {done} repositories failed; 'penstock backfill show {id} --errors' lists them, \
              'penstock backfill retry {id}' takes them again"
         ),
-        _ => job
-            .error
-            .clone()
-            .unwrap_or_else(|| format!("{done} repositories were done")),
+        _ => job.error.clone().unwrap_or_else(|| {
+            format!(
+                "done so far: {}",
+                counted(done, "repository", "repositories")
+            )
+        }),
     };
     Err(Failure::new(
         Exit::Failed,

@@ -21,7 +21,7 @@ pub(super) struct Folder {
 }
 
 /// What may stand in a folder that is to hold a store.
-const KNOWN: [&str; 4] = ["LOCK", "db", "creating", "lost+found"];
+const KNOWN: [&str; 5] = ["LOCK", "db", "creating", "lost+found", "spill"];
 
 impl Folder {
     /// Makes the folder if it is absent, refuses one that holds anything else, and locks it.

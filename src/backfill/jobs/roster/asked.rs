@@ -16,14 +16,19 @@ use crate::decode::syntax;
 use crate::decode::time::format_datetime;
 use crate::store::{JobRow, Page};
 
+/// So many collections that are not indexed are named.
+const NAMED: usize = 10;
+
 impl Roster {
     /// Refuses what can't be done as it was asked for.
     fn check(&self, request: &JobRequest) -> Result<(), JobsError> {
         let indexed = self.tools.indexed.now();
-        if let Some(name) = request.collections.iter().find(|name| !indexed.wants(name)) {
+        let names = request.collections.iter().map(String::as_str);
+        let strangers: Vec<&str> = names.filter(|name| !indexed.wants(name)).collect();
+        if !strangers.is_empty() {
             return Err(JobsError::Invalid {
                 field: "collection",
-                message: format!("{name} is not indexed: add it to 'collections' first"),
+                message: not_indexed(&strangers),
             });
         }
         if let Some(did) = request.dids.iter().find(|did| !syntax::is_did(did)) {
@@ -40,6 +45,21 @@ impl Roster {
         let row = row.ok_or(JobsError::NotFound(id))?;
         Ok(Job::read(&row)?)
     }
+}
+
+/// Says that collections are not indexed: each by name, as far as people read.
+fn not_indexed(names: &[&str]) -> String {
+    let named: Vec<&str> = names.iter().copied().take(NAMED).collect();
+    let more = match names.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let (are, them) = match names.len() {
+        1 => ("is", "it"),
+        _ => ("are", "them"),
+    };
+    let named = named.join(", ");
+    format!("{named}{more} {are} not indexed: add {them} to 'collections' first")
 }
 
 #[async_trait]
