@@ -232,6 +232,7 @@ fn behind(tail: &Span, newest: u64) -> Gap {
         from_time: tail.to_time,
         to_time: newest,
         lost: None,
+        after_held: true,
         slots: tail.slots,
     }
 }

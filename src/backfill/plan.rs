@@ -141,6 +141,7 @@ mod tests {
             from_time: from.unwrap_or_default(),
             to_time: to.unwrap_or(1_000),
             lost: None,
+            after_held: true,
             slots,
         }
     }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::DaemonError;
 use super::collections::Choosing;
-use crate::backfill::jobs::{DidLocks, JobOptions, LedgerNow, Roster, Tools};
+use crate::backfill::jobs::{DidLocks, Followed, JobOptions, LedgerNow, Roster, Tools};
 use crate::backfill::snapshot::Budget;
 use crate::clock::Clock;
 use crate::config::{CollectionFilter, Config, RelayUrl};
@@ -77,6 +77,7 @@ fn tools(
         budget: Budget::new(config.backfill.max_bytes),
         locks: DidLocks::default(),
         indexed,
+        followed: Followed::default(),
         options: job_options(config, relays),
     })
 }

@@ -69,11 +69,14 @@ pub fn another_place(facts: &[Fact], gap: &Gap) -> Option<(u64, u64)> {
     let of_stream = |fact: &&Fact| {
         fact.kind.is_held() && (&fact.relay, fact.generation) == (&gap.relay, gap.generation)
     };
+    // One that repositories closed may begin at a time of which no number is known.
+    let begin = |fact: &Fact| {
+        let is_read = fact.kind != FactKind::Repos;
+        is_read.then_some((fact.from_seq + 1, fact.from_time))
+    };
     let ends = |fact: &Fact| {
-        [
-            (fact.from_seq + 1, fact.from_time),
-            (fact.to_seq, fact.to_time),
-        ]
+        let end = (fact.to_seq, fact.to_time);
+        begin(fact).into_iter().chain([end]).collect::<Vec<_>>()
     };
     let places = || facts.iter().filter(of_stream).flat_map(ends);
     let before = places().filter(|(seq, time)| *seq < from && *time > 0);

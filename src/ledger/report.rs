@@ -83,6 +83,8 @@ pub struct Gap {
     pub to_time: u64,
     /// Why it can't be replayed: no relay can serve it, which was tried, or it is too old.
     pub lost: Option<Loss>,
+    /// Whether these slots held anything before it, of whatever relay and collections: only then it can have deleted something.
+    pub after_held: bool,
     /// The slots that miss it.
     pub slots: SlotSet,
 }
@@ -94,7 +96,8 @@ impl Gap {
     /// Whether what is lost is to be had from the repositories: not where the window begins shortly before what the relay
     /// retains.
     pub fn is_worth_a_repair(&self, wanted: &Wanted) -> bool {
-        let begins = self.from_seq.is_none() && Some(self.from_time) <= wanted.since;
+        let opens = self.from_seq.is_none() && !self.after_held;
+        let begins = opens && Some(self.from_time) <= wanted.since;
         let near = begins && self.to_time.saturating_sub(self.from_time) <= NEAR;
         self.lost.is_some() && !near
     }
@@ -178,13 +181,11 @@ pub fn report(facts: &[Fact], wanted: &Wanted) -> Report {
         if let Some(tail) = tail(streams) {
             add(&mut tails, tail, *slots);
         }
-        let replayed_from = aged.replayed_from(*slots);
-        for mut gap in missing_of(streams, wanted, &askable) {
-            // What is asked for by time begins an overlap early.
-            let from = gap.from_time.saturating_add(wanted.overlap);
-            if gap.lost.is_none() && from < replayed_from {
-                gap.lost = Some(Loss::Stale);
-            }
+        let past = Past {
+            replayed_from: aged.replayed_from(*slots),
+            began: aged.began(*slots),
+        };
+        for gap in missing_of(streams, wanted, &askable, past) {
             add(&mut missing, gap, *slots);
         }
     }
@@ -242,14 +243,19 @@ fn span(stream: &Stream<'_>, interval: &Interval) -> Span {
 }
 
 /// What slots miss that hold this; the gaps come without slots.
-fn missing_of(streams: &[Stream<'_>], wanted: &Wanted, askable: &Askable<'_>) -> Vec<Gap> {
+fn missing_of(
+    streams: &[Stream<'_>],
+    wanted: &Wanted,
+    askable: &Askable<'_>,
+    past: Past,
+) -> Vec<Gap> {
     let begin = streams
         .iter()
         .enumerate()
         .filter_map(|(number, stream)| Some((number, stream.held.first()?)))
         .min_by_key(|(_, first)| first.from_time);
     let Some((stream, first)) = begin else {
-        return all_of_the_window(streams, wanted, askable);
+        return all_of_the_window(streams, wanted, askable, past);
     };
     let before = |since: u64| Hole {
         stream,
@@ -269,15 +275,24 @@ fn missing_of(streams: &[Stream<'_>], wanted: &Wanted, askable: &Askable<'_>) ->
     let between = cover::holes(streams, wanted.overlap)
         .into_iter()
         .flat_map(pieces);
+    let between = between.map(|piece| Gap {
+        after_held: true,
+        ..askable.gap(streams, piece, past)
+    });
     window
         .filter(|piece| !is_no_more(piece, wanted))
+        .map(|piece| askable.gap(streams, piece, past))
         .chain(between)
-        .map(|piece| askable.gap(streams, piece))
         .collect()
 }
 
 /// Of slots that hold nothing all of the window is missing, up to now, at the preferred relay.
-fn all_of_the_window(streams: &[Stream<'_>], wanted: &Wanted, askable: &Askable<'_>) -> Vec<Gap> {
+fn all_of_the_window(
+    streams: &[Stream<'_>],
+    wanted: &Wanted,
+    askable: &Askable<'_>,
+    past: Past,
+) -> Vec<Gap> {
     let (Some(since), Some((relay, generation))) = (wanted.since, askable.relays.first().copied())
     else {
         return Vec::new();
@@ -299,8 +314,17 @@ fn all_of_the_window(streams: &[Stream<'_>], wanted: &Wanted, askable: &Askable<
     pieces(stream, hole)
         .into_iter()
         .filter(|piece| !is_no_more(piece, wanted))
-        .map(|piece| askable.gap(streams, piece))
+        .map(|piece| askable.gap(streams, piece, past))
         .collect()
+}
+
+/// What is known of the past of some slots, of whatever collections (microseconds).
+#[derive(Debug, Clone, Copy)]
+struct Past {
+    /// From here on they can be replayed.
+    replayed_from: u64,
+    /// Nothing was held before.
+    began: u64,
 }
 
 /// A part of a stream that is missing, and whether its relay can't serve it.
@@ -344,8 +368,13 @@ impl<'a> Askable<'a> {
         }
     }
 
-    /// What has to be done about a piece of a stream: what its own relay can't serve is asked of the others, by its time.
-    fn gap(&self, streams: &[Stream<'_>], (own, hole, lost): Piece<'_, '_>) -> Gap {
+    /// What has to be done about a piece of a stream: what its own relay can't serve is asked of the others, by its time. What is
+    /// not to be replayed is asked of nobody: it keeps its own numbers, at which it can be closed.
+    fn gap(&self, streams: &[Stream<'_>], (own, hole, lost): Piece<'_, '_>, past: Past) -> Gap {
+        let lost = lost.or_else(|| self.left(own).then_some(Loss::Expired));
+        let is_stale = |from: u64| from < past.replayed_from;
+        // What is asked for by time begins an overlap early.
+        let stale = is_stale(hole.from_time.saturating_add(self.overlap));
         let gap = Gap {
             relay: own.relay.to_owned(),
             generation: own.generation,
@@ -353,10 +382,12 @@ impl<'a> Askable<'a> {
             to_seq: (hole.to_seq < u64::MAX).then_some(hole.to_seq),
             from_time: hole.from_time,
             to_time: hole.to_time,
-            lost: lost.or_else(|| self.left(own).then_some(Loss::Expired)),
+            lost: lost.or(stale.then_some(Loss::Stale)),
+            after_held: past.began < hole.to_time,
             slots: SlotSet::default(),
         };
-        match gap.lost.and_then(|_| self.another(streams, own, &hole)) {
+        let elsewhere = lost.filter(|_| !is_stale(hole.from_time));
+        match elsewhere.and_then(|_| self.another(streams, own, &hole)) {
             Some(((relay, generation), unknown)) => Gap {
                 relay: relay.to_owned(),
                 generation,

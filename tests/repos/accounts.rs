@@ -1,10 +1,13 @@
 //! Accounts that go, come back and move.
 
 use penstock::backfill::jobs::{Force, JobRequest};
-use penstock::store::{Repair, RepairKind, RepoStatus, StatusWrite, Store, WriteBatch};
+use penstock::store::{
+    Choice, ChoiceKind, Repair, RepairKind, RepoStatus, StatusWrite, Store, WriteBatch,
+};
 use penstock_loadtest::network::{Fault, Network, Options};
 
 use crate::jobs::{dids, everything};
+use crate::sequences::{catch_up, put_gap};
 use crate::site::{How, Worker, check, expected, held};
 use crate::stores;
 
@@ -181,5 +184,85 @@ async fn of_an_account_that_is_gone_nothing_is_left_however_it_was_had() {
     let view = worker.run(dids(std::slice::from_ref(&did))).await;
     assert_eq!((view.inactive_repos, view.failed_repos), (1, 0), "{view:?}");
     assert!(held(&*store, &did).await.is_empty());
+    worker.stop().await;
+}
+
+/// What only the status tells, while nobody listened: no revision is newer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_became_of_accounts_in_a_gap_is_asked() {
+    let network = Network::start(Options::default()).unwrap();
+    let Some((store, _home)) = stores::empty().await else {
+        return;
+    };
+    let worker = Worker::start(&network, &store, &How::default()).await;
+    worker.run(everything()).await;
+    let all = network.dids();
+    let [back, gone, left] = [&all[0], &all[1], &all[2]];
+    for did in [back, gone] {
+        network.set_fault(did, Some(Fault::Deactivated));
+    }
+    worker.run(dids(&[back.clone(), gone.clone()])).await;
+    let shown = async |did: &str| store.repo(did).await.unwrap().unwrap().active();
+    assert!(!shown(back).await && !shown(gone).await && shown(left).await);
+    network.set_fault(back, None);
+    network.set_fault(gone, Some(Fault::Deleted));
+    network.set_fault(left, Some(Fault::Deactivated));
+    // The gap is newer than every revision.
+    put_gap(&*store, worker.tools.clock.now_micros() + 36_000_000_000).await;
+    let view = worker.run(catch_up()).await;
+    assert_eq!(view.failed_repos, 0, "{view:?}");
+    no_repairs(&*store).await;
+    assert!(shown(back).await && !shown(gone).await && !shown(left).await);
+    assert_eq!(held(&*store, back).await, expected(&network, back).unwrap());
+    assert!(held(&*store, gone).await.is_empty(), "it was deleted");
+    assert!(!held(&*store, left).await.is_empty());
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_did_that_was_recovered_is_not_taken_for_a_tombstone() {
+    let network = Network::start(Options {
+        did_web: 0.0,
+        ..Options::default()
+    })
+    .unwrap();
+    let Some((store, _home)) = stores::empty().await else {
+        return;
+    };
+    let worker = Worker::start(&network, &store, &How::default()).await;
+    let did = network.dids()[0].clone();
+    let only = || dids(std::slice::from_ref(&did));
+    network.set_fault(&did, Some(Fault::Tombstoned));
+    let view = worker.run(only()).await;
+    assert_eq!(view.inactive_repos, 1, "{view:?}");
+    network.set_fault(&did, None);
+    worker.run(only()).await;
+    assert_eq!(held(&*store, &did).await, expected(&network, &did).unwrap());
+    assert!(store.repo(&did).await.unwrap().unwrap().active());
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_gap_changed_of_who_opted_out_is_asked_for_later() {
+    let network = Network::start(Options::default()).unwrap();
+    let Some((store, _home)) = stores::empty().await else {
+        return;
+    };
+    let worker = Worker::start(&network, &store, &How::default()).await;
+    worker.run(everything()).await;
+    let did = network.dids()[0].clone();
+    let out = Choice {
+        kind: ChoiceKind::OptOut,
+        name: did.clone(),
+        body: Vec::new(),
+    };
+    store.put_choice(&out).await.unwrap();
+    network.delete(&did).unwrap();
+    put_gap(&*store, worker.tools.clock.now_micros()).await;
+    let view = worker.run(catch_up()).await;
+    assert_eq!(view.failed_repos, 0, "{view:?}");
+    let asked = store.repairs_of(&did).await.unwrap();
+    let asked: Vec<_> = asked.iter().map(|row| (row.kind, &*row.reason)).collect();
+    assert_eq!(asked, [(RepairKind::Content, "gap")]);
     worker.stop().await;
 }

@@ -106,6 +106,25 @@ fn fact(run: u64, from_seq: u64, to_seq: u64, kind: FactKind, now: u64) -> Fact 
     }
 }
 
+/// Held up to this time (microseconds), but for a gap that the relay has no more.
+pub async fn put_gap(store: &dyn Store, now: u64) {
+    let facts = [
+        fact(256, 0, 700_000, FactKind::Live, now),
+        fact(512, 700_000, 999_000, FactKind::Expired, now),
+        fact(768, 999_000, 1_000_000, FactKind::Live, now),
+    ];
+    store.put_facts(&facts).await.unwrap();
+}
+
+/// The job for it.
+pub fn catch_up() -> JobRequest {
+    JobRequest {
+        force: Some(Force::CatchUp),
+        origin: "ledger".to_owned(),
+        ..JobRequest::default()
+    }
+}
+
 async fn gaps(store: &dyn Store) -> usize {
     let wanted = ledger::Wanted::between(SlotSet::ALL);
     ledger::gaps(&store.facts().await.unwrap(), &wanted).len()
@@ -128,21 +147,10 @@ async fn a_delete_in_a_gap_that_no_relay_has_any_more_is_applied() {
     let gone = network.delete(&all[1]).unwrap();
     network.edit(&all[2]).unwrap();
     network.create(&all[3]).unwrap();
-    let now = worker.tools.clock.now_micros();
-    let facts = [
-        fact(256, 0, 700_000, FactKind::Live, now),
-        fact(512, 700_000, 999_000, FactKind::Expired, now),
-        fact(768, 999_000, 1_000_000, FactKind::Live, now),
-    ];
-    store.put_facts(&facts).await.unwrap();
+    put_gap(&*store, worker.tools.clock.now_micros()).await;
     assert_eq!(gaps(&*store).await, 1);
     assert!(held(&*store, &all[1]).await.contains_key(&gone.path));
-    let request = JobRequest {
-        force: Some(Force::CatchUp),
-        origin: "ledger".to_owned(),
-        ..JobRequest::default()
-    };
-    let view = worker.run(request).await;
+    let view = worker.run(catch_up()).await;
     assert_eq!(
         (view.r#type, view.failed_repos),
         (JobType::CatchUp, 0),
@@ -180,19 +188,8 @@ async fn a_gap_stays_open_while_a_host_does_not_list_what_it_has() {
         network.delete(did);
     }
     network.set_host_fault(1, Some(penstock_loadtest::network::Fault::Dead));
-    let now = worker.tools.clock.now_micros();
-    let facts = [
-        fact(256, 0, 700_000, FactKind::Live, now),
-        fact(512, 700_000, 999_000, FactKind::Expired, now),
-        fact(768, 999_000, 1_000_000, FactKind::Live, now),
-    ];
-    store.put_facts(&facts).await.unwrap();
-    let request = JobRequest {
-        force: Some(Force::CatchUp),
-        origin: "ledger".to_owned(),
-        ..JobRequest::default()
-    };
-    let id = worker.begin(request).await;
+    put_gap(&*store, worker.tools.clock.now_micros()).await;
+    let id = worker.begin(catch_up()).await;
     let view = worker.over(id).await;
     assert_eq!(
         (view.status, view.failed_hosts),

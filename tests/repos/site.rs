@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use penstock::backfill::jobs::{
-    DidLocks, JobOptions, JobRequest, JobStatus, JobView, Jobs, Roster, Started, Tools,
+    DidLocks, Followed, JobOptions, JobRequest, JobStatus, JobView, Jobs, Roster, Started, Tools,
 };
 use penstock::backfill::snapshot::Budget;
 use penstock::clock::{Clock, SystemClock};
@@ -78,6 +78,7 @@ impl Worker {
             budget: Budget::new(how.memory),
             locks: DidLocks::default(),
             indexed: Indexed::fixed(CollectionFilter::parse(how.collections).unwrap()),
+            followed: Followed::default(),
             options: JobOptions {
                 configured: CollectionFilter::parse(how.collections).unwrap(),
                 json: false,

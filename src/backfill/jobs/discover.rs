@@ -9,9 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::hosts::{self, HostPages};
 use super::tools::Tools;
+use super::unit;
 use crate::decode::{Tid, syntax};
 use crate::fetch::{FetchError, FetchLimits};
-use crate::store::{ChoiceKind, Repair, RepairKind, StoreError};
+use crate::store::{ChoiceKind, Repair, RepairKind, Repo, StoreError};
 
 /// Repositories that are asked for at once; more than any server gives.
 const PAGE: usize = 1000;
@@ -51,7 +52,11 @@ pub enum Source {
         host: String,
     },
     /// Those that are held, and that nobody listed: their hosts are asked what became of them.
-    Held,
+    Held {
+        /// Whether of those too that are hidden.
+        #[serde(default)]
+        hidden: bool,
+    },
     /// What failed in this job.
     Failures,
     /// What waits in `repairs`.
@@ -80,8 +85,8 @@ pub struct Found {
     pub did: String,
     /// The revision that the listing says, where it does.
     pub rev: Option<Tid>,
-    /// Whether the listing says that the account is not active.
-    pub inactive: bool,
+    /// Whether the account is active, where the listing says it.
+    pub active: Option<bool>,
     /// Whether it is to be fetched however complete it is held.
     pub always: bool,
     /// Whether it is fetched only if it was in no listing before.
@@ -210,7 +215,7 @@ impl Lister {
             Source::Hosts { relay } => self.hosts.page(tools, relay, cursor, cancel).await,
             Source::Host { host } => hosts::of_one(tools, host, cursor, cancel).await,
             Source::Dids => given(tools, self.job, cursor).await,
-            Source::Held => held(tools, cursor).await,
+            Source::Held { hidden } => held(tools, *hidden, cursor).await,
             Source::Failures => failures(tools, self.job, cursor).await,
             Source::Repairs => repairs(tools, cursor).await,
         }
@@ -258,7 +263,7 @@ async fn listing(
         .filter(|repo| syntax::is_did(&repo.did));
     let repos = repos.map(|repo| Found {
         rev: repo.rev.and_then(|rev| Tid::parse(rev.as_bytes())),
-        inactive: repo.active == Some(false),
+        active: repo.active,
         did: repo.did,
         ..Found::default()
     });
@@ -307,10 +312,15 @@ async fn given(tools: &Tools, job: u64, cursor: Option<&str>) -> Result<FoundPag
     })
 }
 
-async fn held(tools: &Tools, cursor: Option<&str>) -> Result<FoundPage, DiscoverError> {
+async fn held(
+    tools: &Tools,
+    hidden: bool,
+    cursor: Option<&str>,
+) -> Result<FoundPage, DiscoverError> {
     let page = tools.store.repos(cursor, PAGE).await?;
-    // What is purged or hidden has nothing to be fetched until its host says otherwise.
-    let repos = page.items.into_iter().filter(|repo| repo.active());
+    // What was deleted is asked for when its host says otherwise.
+    let is_asked = |repo: &Repo| repo.active() || hidden && unit::is_hidden(repo);
+    let repos = page.items.into_iter().filter(is_asked);
     let repos = repos.map(|repo| Found {
         did: repo.did,
         unlisted_only: true,

@@ -54,7 +54,8 @@ pub(super) async fn lost(ledger: &LedgerNow, tools: &Tools) -> Result<Vec<Gap>, 
     let (gaps, wanted) = missing(ledger, tools).await?;
     let worth = gaps
         .into_iter()
-        .filter(|gap| gap.lost.is_some() && gap.is_worth_a_repair(&wanted));
+        // Where a slot holds nothing yet there is no number at which a gap can be closed.
+        .filter(|gap| gap.to_seq.is_some() && gap.is_worth_a_repair(&wanted));
     Ok(worth.take(MAX_GAPS).collect())
 }
 
@@ -92,7 +93,7 @@ fn take(job: &mut Job, gaps: &[Gap], tools: &Tools) {
         return;
     }
     // Of time that was never held nothing was held that could have been deleted.
-    body.between = gaps.iter().any(|gap| gap.from_seq.is_some());
+    body.between = gaps.iter().any(|gap| gap.after_held);
     body.from = gaps
         .iter()
         .map(|gap| gap.from_time)
@@ -109,14 +110,17 @@ fn take(job: &mut Job, gaps: &[Gap], tools: &Tools) {
     body.gaps = gaps.iter().map(|gap| fact(gap, &filter, now)).collect();
 }
 
+/// What closes a gap. Where only the time of its begin is known the last number stands for all: what else was missed below it
+/// was not looked at.
 fn fact(gap: &Gap, filter: &str, now: u64) -> Fact {
+    let to_seq = gap.to_seq.unwrap_or_default();
     Fact {
         relay: gap.relay.clone(),
         generation: gap.generation,
         // Rows of different slots that begin alike are different rows.
         run: now & !0xff | u64::from(gap.slots.iter().next().unwrap_or_default()),
-        from_seq: gap.from_seq.unwrap_or_default(),
-        to_seq: gap.to_seq.unwrap_or_default(),
+        from_seq: gap.from_seq.unwrap_or(to_seq.saturating_sub(1)),
+        to_seq,
         from_time: gap.from_time,
         to_time: gap.to_time,
         slots: gap.slots,
@@ -135,6 +139,18 @@ async fn is_whole(tools: &Tools, job: &Job) -> Result<bool, StoreError> {
     };
     let narrowed = narrowed(&*tools.store).await?;
     Ok(narrowed < job.body.started && job.body.gaps.iter().all(covers))
+}
+
+/// The question of what changed in a repository in the gaps of a job.
+pub(super) fn repair(job: u64, did: &str) -> Repair {
+    Repair {
+        id: format!("job~{job}~content"),
+        did: did.to_owned(),
+        kind: RepairKind::Content,
+        reason: "gap".to_owned(),
+        // Whatever the host has once it answers is newer than the gap.
+        version: 0,
+    }
 }
 
 /// Writes down that the gaps are closed; before that, a repair for each repository that failed.
@@ -161,14 +177,7 @@ pub(super) async fn close(tools: &Tools, job: &Job) -> Result<(), StoreError> {
             .await?;
         let mut batch = WriteBatch::new();
         for failure in page.items {
-            batch.put_repair(Repair {
-                id: format!("job~{}~content", job.id),
-                did: failure.did,
-                kind: RepairKind::Content,
-                reason: "gap".to_owned(),
-                // Whatever the host has once it answers is newer than the gap.
-                version: 0,
-            });
+            batch.put_repair(repair(job.id, &failure.did));
         }
         if !batch.is_empty() {
             tools.store.apply(batch).await?;
@@ -186,4 +195,93 @@ pub(super) async fn close(tools: &Tools, job: &Job) -> Result<(), StoreError> {
         "gaps of the ledger are closed by repositories"
     );
     tools.store.put_facts(&job.body.gaps).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: u64 = 86_400_000_000;
+    const NOW: u64 = 100 * DAY;
+
+    /// Of all slots; days ago.
+    fn held(seqs: (u64, u64), days: (u64, u64), kind: FactKind) -> Fact {
+        Fact {
+            relay: "r".to_owned(),
+            generation: 0,
+            run: NOW - days.0 * DAY,
+            from_seq: seqs.0,
+            to_seq: seqs.1,
+            from_time: NOW - days.0 * DAY,
+            to_time: NOW - days.1 * DAY,
+            slots: SlotSet::ALL,
+            filter: String::new(),
+            kind,
+        }
+    }
+
+    fn missing(facts: &[Fact], days: u64) -> Vec<Gap> {
+        let wanted = Wanted {
+            since: Some(NOW - days * DAY),
+            now: NOW,
+            relays: vec!["r".to_owned()],
+            ..Wanted::between(SlotSet::ALL)
+        };
+        ledger::gaps(facts, &wanted)
+    }
+
+    #[test]
+    fn a_window_that_was_closed_is_missing_again_where_it_grows() {
+        let mut facts = vec![
+            held((500, 900), (3, 0), FactKind::Replay),
+            held((0, 500), (7, 3), FactKind::Expired),
+        ];
+        let gaps = missing(&facts, 7);
+        let [gap] = &gaps[..] else { panic!("{gaps:?}") };
+        assert!(gap.lost.is_some() && !gap.after_held, "{gap:?}");
+        facts.push(fact(gap, "", NOW));
+        assert_eq!(missing(&facts, 7), []);
+        let gaps = missing(&facts, 30);
+        let [gap] = &gaps[..] else { panic!("{gaps:?}") };
+        let days = |time: u64| (NOW - time) / DAY;
+        assert_eq!((days(gap.from_time), days(gap.to_time)), (30, 7));
+        assert!(gap.lost.is_some() && !gap.after_held, "{gap:?}");
+        facts.push(fact(gap, "", NOW));
+        assert_eq!(missing(&facts, 30), []);
+    }
+
+    #[test]
+    fn a_gap_that_begins_at_a_time_closes_no_earlier_one() {
+        let mut facts = vec![
+            held((100, 200), (20, 19), FactKind::Live),
+            held((300, 400), (15, 14), FactKind::Live),
+            held((500, 900), (3, 0), FactKind::Live),
+        ];
+        let earlier = missing(&facts, 7);
+        assert_eq!(earlier.len(), 2);
+        let by_time = Gap {
+            from_seq: None,
+            ..earlier[1].clone()
+        };
+        facts.push(fact(&by_time, "", NOW));
+        let places = |gaps: &[Gap]| -> Vec<_> {
+            gaps.iter().map(|gap| (gap.from_seq, gap.to_seq)).collect()
+        };
+        assert!(places(&missing(&facts, 7)).contains(&(Some(200), Some(300))));
+    }
+
+    #[test]
+    fn what_a_relay_lost_that_took_over_from_another_is_closed() {
+        let mut facts = vec![
+            held((100, 200), (20, 9), FactKind::Live),
+            held((7_000, 7_900), (5, 0), FactKind::Live),
+            held((0, 7_000), (9, 5), FactKind::Expired),
+        ];
+        facts[0].relay = "old".to_owned();
+        let gaps = missing(&facts, 7);
+        let [gap] = &gaps[..] else { panic!("{gaps:?}") };
+        assert!(gap.lost.is_some() && gap.from_seq.is_none() && gap.after_held);
+        facts.push(fact(gap, "", NOW));
+        assert_eq!(missing(&facts, 7), []);
+    }
 }

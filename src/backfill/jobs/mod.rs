@@ -8,6 +8,7 @@ mod account;
 mod discover;
 mod estimate;
 mod failure;
+mod followed;
 mod gaps;
 mod hosts;
 mod listed;
@@ -28,6 +29,7 @@ mod turns;
 mod unit;
 mod workers;
 
+pub use followed::Followed;
 pub use gaps::LedgerNow;
 pub use model::{
     CollectionCounts, Estimate, FailureView, Force, JobRequest, JobStatus, JobType, JobView, Jobs,

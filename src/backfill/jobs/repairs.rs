@@ -35,6 +35,8 @@ const PLAN: Plan = Plan {
     windowed: false,
     force: true,
     named: true,
+    closes_gaps: None,
+    asks_hidden: false,
     collections: Vec::new(),
     scope: Vec::new(),
 };

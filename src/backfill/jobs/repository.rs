@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::account;
 use super::discover::Found;
 use super::failure::Failure;
+use super::followed::both;
 use super::record::Counts;
 use super::single;
 use super::tools::{DidGuard, Tools};
@@ -106,6 +107,8 @@ pub(super) async fn read(
     cancel: &CancellationToken,
 ) -> Result<Option<Written>, ReadError> {
     let repairs = tools.store.repairs_of(&found.did).await?;
+    // As it was before the repository was read: what a worker dropped until it took a collection in may be missed here.
+    let followed = tools.followed.now(tools).await?;
     let Some(snapshot) = download(tools, plan, found, target, cancel).await? else {
         return Ok(None);
     };
@@ -121,7 +124,7 @@ pub(super) async fn read(
     let complete = Complete {
         rev,
         version: snapshot_version(&held, rev),
-        filter: filter.to_string(),
+        filter: both(&filter, &followed).to_string(),
     };
     let commit = RevWrite {
         did: &found.did,

@@ -68,7 +68,9 @@ pub(super) fn sources(
             }),
         }
     }
-    sources.push(Source::Held);
+    // Who repairs everything finds out as well what is shown no more, or again.
+    let hidden = matches!(kind(request), JobType::CatchUp | JobType::FullSync);
+    sources.push(Source::Held { hidden });
     sources
 }
 
@@ -156,14 +158,15 @@ mod tests {
             )
         };
         let relay = || "https://r".to_owned();
-        assert_eq!(by(""), [Source::Relay { relay: relay() }, Source::Held]);
+        let held = Source::Held { hidden: true };
+        assert_eq!(by(""), [Source::Relay { relay: relay() }, held.clone()]);
         assert_eq!(by("a.b.c,d.e.*"), by(""));
         let collection = "a.b.c".to_owned();
         let by_collection = Source::ByCollection {
             relay: relay(),
             collection,
         };
-        assert_eq!(by("a.b.c"), [by_collection, Source::Held]);
+        assert_eq!(by("a.b.c"), [by_collection, held]);
         let given = sources(
             &request(&[], &["did:web:a"]),
             &CollectionFilter::ALL,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use super::followed::Followed;
 use crate::backfill::snapshot::Budget;
 use crate::clock::Clock;
 use crate::config::{AccountAction, CollectionFilter};
@@ -70,6 +71,8 @@ pub struct Tools {
     pub locks: DidLocks,
     /// Which collections are wanted: who writes reads it while the DID is locked, so that a removal comes before or after.
     pub indexed: Indexed,
+    /// Which of them all workers take in.
+    pub followed: Followed,
     /// Sizes and choices.
     pub options: JobOptions,
 }

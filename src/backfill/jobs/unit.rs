@@ -10,8 +10,9 @@ use tokio_util::sync::CancellationToken;
 use super::account::{self, Answer};
 use super::discover::{Found, escaped};
 use super::failure::{Failure, FailureBody};
+use super::gaps;
 use super::listed::{self, ListedCollections};
-use super::model::{CollectionCounts, Force};
+use super::model::{CollectionCounts, Force, JobType};
 use super::record::{Counts, Job};
 use super::repository::{self, Written};
 use super::run::failure_keys;
@@ -45,6 +46,10 @@ pub(super) struct Plan {
     pub force: bool,
     /// Whether DIDs were named: those who opted out are fetched only then.
     pub named: bool,
+    /// The job, where it closes gaps of the ledger.
+    pub closes_gaps: Option<u64>,
+    /// Whether it is told of every repository what became of it, also of those that are hidden.
+    pub asks_hidden: bool,
     /// The only collections that are wanted, if they are few.
     pub collections: Vec<String>,
     /// The collections that it is for; none: all that are indexed.
@@ -59,6 +64,8 @@ impl Plan {
             windowed: body.from.is_some() && !body.between,
             named: body.dids > 0,
             force: body.request.force == Some(Force::FullSync),
+            closes_gaps: (!body.gaps.is_empty()).then_some(job.id),
+            asks_hidden: matches!(body.kind, JobType::CatchUp | JobType::FullSync),
             collections: match body.request.collections.as_slice() {
                 few if few.len() <= MAX_LISTED => few.to_vec(),
                 _ => Vec::new(),
@@ -135,9 +142,16 @@ pub(super) async fn resolve(
 ) -> Result<Target, Outcome> {
     let did = &found.did;
     let failed = |error: StoreError| Outcome::Failed(error.into());
+    let held = tools.store.repo(did).await.map_err(failed)?;
+    let known = !has_changed_status(plan, found, held.as_ref())
+        && is_known(tools, plan, found.rev, held.as_ref());
     if !plan.named && is_opted_out(tools, did).await.map_err(failed)? {
+        if let Some(job) = plan.closes_gaps.filter(|_| held.is_some() && !known) {
+            ask_later(tools, job, did).await.map_err(failed)?;
+        }
         return Err(Outcome::Skipped);
     }
+<<<<<<< HEAD
     if found.unlisted_only
         && !scope::holds_any(tools, &plan.scope, did)
             .await
@@ -149,13 +163,21 @@ pub(super) async fn resolve(
     // A status changes without a commit.
     let hidden = found.inactive && held.as_ref().is_some_and(Repo::active);
     let known = !hidden && is_known(tools, plan, found.rev, held.as_ref());
+=======
+>>>>>>> w-gaps
     if known && !found.always && !plan.force {
         return Err(Outcome::Skipped);
     }
-    let identity = match tools.identities.resolve(did, cancel).await {
+    let mut identity = tools.identities.resolve(did, cancel).await;
+    let asked = tools.clock.now_micros();
+    if matches!(identity, Err(IdentityError::Tombstoned(_))) {
+        // That may be of long ago, and a DID can be recovered.
+        identity = tools.identities.refresh(did, cancel).await;
+    }
+    let identity = match identity {
         Ok(identity) => identity,
         Err(IdentityError::Tombstoned(_)) => {
-            let answer = Answer::deleted(tools.clock.now_micros());
+            let answer = Answer::deleted(asked);
             let gone = account::take(tools, found, &answer).await;
             return Err(gone.unwrap_or_else(|error| Outcome::Failed(error.into())));
         }
@@ -174,6 +196,13 @@ pub(super) async fn resolve(
     })
 }
 
+/// What a gap changed in a repository that opted out is asked for once it no longer does.
+async fn ask_later(tools: &Tools, job: u64, did: &str) -> Result<(), StoreError> {
+    let mut batch = WriteBatch::new();
+    batch.put_repair(gaps::repair(job, did));
+    tools.store.apply(batch).await.map(|_| ())
+}
+
 /// Whether only jobs that name a DID fetch it: the configuration says so, or an operator.
 pub(super) async fn is_opted_out(tools: &Tools, did: &str) -> Result<bool, StoreError> {
     if tools.options.skip_dids.contains(did) {
@@ -187,6 +216,25 @@ pub(super) async fn is_opted_out(tools: &Tools, did: &str) -> Result<bool, Store
 fn host_of(origin: &str) -> Arc<str> {
     let (_, host) = origin.split_once("://").unwrap_or(("", origin));
     Arc::from(host)
+}
+
+/// Whether an account may be shown otherwise than it is held: that changes without a commit.
+fn has_changed_status(plan: &Plan, found: &Found, held: Option<&Repo>) -> bool {
+    held.is_some_and(|held| match found.active {
+        Some(active) if active != held.active() => true,
+        _ => asks_status(plan, found, held),
+    })
+}
+
+/// Whether a repository is hidden, and nothing says that it came back: then its host is asked for the status only.
+fn asks_status(plan: &Plan, found: &Found, held: &Repo) -> bool {
+    let told = found.active == Some(true) || found.always;
+    plan.asks_hidden && !told && is_hidden(held)
+}
+
+/// Whether the records of a repository are held, and not shown.
+pub(super) fn is_hidden(held: &Repo) -> bool {
+    !held.active() && held.status_text() != Some("deleted")
 }
 
 /// Whether a listed revision needs no fetch.
@@ -232,12 +280,10 @@ pub(super) async fn fetch(
     }
     // What the host says of the account is as old as the first question.
     let asked = tools.clock.now_micros();
-    let only_status = !found.repairs.is_empty()
-        && found
-            .repairs
-            .iter()
-            .all(|repair| repair.kind == RepairKind::Status);
-    if only_status {
+    let of_status = |repair: &Repair| repair.kind == RepairKind::Status;
+    let only_status = !found.repairs.is_empty() && found.repairs.iter().all(of_status);
+    let hidden = target.held.as_ref();
+    if only_status || hidden.is_some_and(|held| asks_status(plan, found, held)) {
         let answer = account::ask(tools, &found.did, &target.pds, cancel)
             .await
             .map_err(failed)?;

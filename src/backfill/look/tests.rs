@@ -75,6 +75,7 @@ fn gap(from: Option<u64>, to: Option<u64>) -> Gap {
         from_time: time(from.unwrap_or(100)),
         to_time: time(to.unwrap_or(1_000)),
         lost: None,
+        after_held: true,
         slots: SlotSet::ALL,
     }
 }

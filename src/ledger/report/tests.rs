@@ -198,6 +198,80 @@ fn what_is_so_old_that_deletes_are_forgotten_is_not_replayed() {
 }
 
 #[test]
+fn whether_anything_was_held_before_is_known_across_relays_and_collections() {
+    let at = |minutes: u64| BEGIN + minutes * MINUTE;
+    let held_before = |facts: &[Fact], asked: &Wanted| {
+        let gaps = gaps(facts, asked);
+        gaps.iter().map(|gap| gap.after_held).collect::<Vec<_>>()
+    };
+    let newer = fact("b", 2, (7_000, 7_100), (500, 600), FactKind::Live);
+    let window = Wanted {
+        since: Some(at(300)),
+        ..wanted(&["b"])
+    };
+    assert_eq!(held_before(&[newer.clone()], &window), [false]);
+    // Off for hours, and on again with another relay.
+    let older = fact("a", 1, (0, 100), (0, 400), FactKind::Live);
+    let both = [older.clone(), newer.clone()];
+    let found = gaps(&both, &window);
+    assert_eq!((found.len(), found[0].from_seq), (1, None));
+    assert!(found[0].after_held);
+    // It counts as well where the window begins later: nothing else ever asks for it.
+    let lost = Gap {
+        lost: Some(Loss::Expired),
+        to_time: found[0].from_time + 1,
+        ..found[0].clone()
+    };
+    let late = Wanted {
+        since: Some(at(550)),
+        ..window.clone()
+    };
+    assert!(lost.is_worth_a_repair(&late));
+    // Only some of what is wanted now was.
+    let grown = |filter: &str| Wanted {
+        filter: CollectionFilter::parse(filter).unwrap(),
+        ..window.clone()
+    };
+    let with = |fact: &Fact, filter: &str| Fact {
+        filter: filter.to_owned(),
+        ..fact.clone()
+    };
+    let facts = [with(&older, "a.b.c"), with(&newer, "a.b.c,a.b.d")];
+    assert_eq!(held_before(&facts, &grown("a.b.c,a.b.d")), [true]);
+    // By other slots.
+    let mut odd = [older, newer];
+    odd[0].slots = SlotSet::owned_by(1, 2);
+    odd[1].slots = SlotSet::owned_by(0, 2);
+    assert!(held_before(&odd, &window).contains(&false));
+}
+
+#[test]
+fn what_is_not_to_be_replayed_is_asked_of_nobody() {
+    const DAY: u64 = 1_440;
+    let live = |from, to| {
+        fact(
+            "a",
+            BEGIN + from * MINUTE,
+            (from, to),
+            (from, to),
+            FactKind::Live,
+        )
+    };
+    let facts = [
+        live(0, 100),
+        live(DAY, 9 * DAY),
+        fact("a", 3, (100, DAY), (100, DAY), FactKind::Expired),
+    ];
+    let asked = Wanted {
+        now: BEGIN + 9 * DAY * MINUTE,
+        ..wanted(&["a", "b"])
+    };
+    let expired = Some(Loss::Expired);
+    let own = [("a", Some(100), Some(DAY), 100, DAY as i64, expired)];
+    assert_eq!(places(&gaps(&facts, &asked)), own);
+}
+
+#[test]
 fn slots_behind_others_are_said() {
     let odd = SlotSet::owned_by(1, 2);
     let mut ahead = fact("a", 2, (100, 200), (100, 200), FactKind::Live);
@@ -221,6 +295,7 @@ fn time_is_missed_once() {
         from_time: from,
         to_time: to,
         lost: None,
+        after_held: true,
         slots: SlotSet::ALL,
     };
     let gaps = [gap(50, 70), gap(10, 40), gap(30, 60), gap(0, 5)];

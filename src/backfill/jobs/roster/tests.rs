@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::backfill::jobs::discover::{Lister, Source};
-use crate::backfill::jobs::{DidLocks, JobOptions, JobView, Jobs};
+use crate::backfill::jobs::{DidLocks, Followed, JobOptions, JobView, Jobs};
 use crate::backfill::snapshot::Budget;
 use crate::clock::{Clock, ManualClock};
 use crate::config::{AccountAction, CollectionFilter};
@@ -27,6 +27,7 @@ fn tools(store: &Arc<dyn Store>, collections: &str) -> Arc<Tools> {
         budget: Budget::new(1 << 20),
         locks: DidLocks::default(),
         indexed: Indexed::fixed(CollectionFilter::parse(collections).unwrap()),
+        followed: Followed::default(),
         options: JobOptions {
             configured: CollectionFilter::parse(collections).unwrap(),
             json: false,
