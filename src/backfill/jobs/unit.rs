@@ -151,20 +151,13 @@ pub(super) async fn resolve(
         }
         return Err(Outcome::Skipped);
     }
-<<<<<<< HEAD
-    if found.unlisted_only
-        && !scope::holds_any(tools, &plan.scope, did)
-            .await
-            .map_err(failed)?
-    {
+    let in_scope = async || match found.unlisted_only {
+        true => scope::holds_any(tools, &plan.scope, did).await,
+        false => Ok(true),
+    };
+    if !in_scope().await.map_err(failed)? {
         return Err(Outcome::Skipped);
     }
-    let held = tools.store.repo(did).await.map_err(failed)?;
-    // A status changes without a commit.
-    let hidden = found.inactive && held.as_ref().is_some_and(Repo::active);
-    let known = !hidden && is_known(tools, plan, found.rev, held.as_ref());
-=======
->>>>>>> w-gaps
     if known && !found.always && !plan.force {
         return Err(Outcome::Skipped);
     }
