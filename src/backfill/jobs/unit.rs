@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::account::{self, Answer};
 use super::discover::{Found, escaped};
-use super::failure::{Failure, FailureBody};
+use super::failure::{self, Failure, FailureBody};
 use super::listed::{self, ListedCollections};
 use super::model::{CollectionCounts, Force};
 use super::record::{Counts, Job};
@@ -373,8 +373,20 @@ pub(super) fn xrpc(origin: &str, method: &str, did: &str) -> String {
     )
 }
 
-/// Makes the claims that follow from what was fetched.
+/// Makes the claims that follow from what was fetched. What no store can hold is a failure of this repository alone.
 pub(super) async fn finish(
+    tools: &Tools,
+    plan: &Plan,
+    found: &Found,
+    fetched: Fetched,
+) -> Result<Outcome, StoreError> {
+    match claim(tools, plan, found, fetched).await {
+        Err(error @ StoreError::Refused(_)) => Ok(Outcome::Failed(error.into())),
+        outcome => outcome,
+    }
+}
+
+async fn claim(
     tools: &Tools,
     plan: &Plan,
     found: &Found,
@@ -479,14 +491,7 @@ pub(super) async fn note(
                 message = failure.message,
                 "a repository failed"
             );
-            let body = FailureBody {
-                reason: failure.reason.to_owned(),
-                message: failure.message.chars().take(500).collect(),
-                host: failure.host,
-                attempts,
-                at: tools.clock.now_micros(),
-                next: None,
-            };
+            let body = FailureBody::new(failure, attempts, tools.clock.now_micros(), None);
             let body = serde_json::to_vec(&body).unwrap_or_default();
             let rows = failure_keys(job, &found.did, &found.collections);
             let rows: Vec<JobFailure> = rows
@@ -495,7 +500,7 @@ pub(super) async fn note(
                     ..key
                 })
                 .collect();
-            tools.store.put_failures(&rows).await?;
+            failure::put(&*tools.store, &rows).await?;
             if retrying {
                 let before = failure_keys(job, &found.did, &found.failed);
                 let again =
