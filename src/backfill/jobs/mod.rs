@@ -12,6 +12,7 @@ mod gaps;
 mod hosts;
 mod listed;
 mod live;
+mod locked;
 mod model;
 mod pages;
 mod purge;
