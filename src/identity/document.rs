@@ -77,6 +77,9 @@ fn service(entry: &Value, endpoint: &str) -> Option<String> {
     origin(text(entry, endpoint)?)
 }
 
+/// Longest name of the DNS.
+const LONGEST_HOST: usize = 253;
+
 /// A URL that is nothing but an origin, in its normal form.
 fn origin(text: &str) -> Option<String> {
     let url = Url::parse(text).ok()?;
@@ -86,7 +89,8 @@ fn origin(text: &str) -> Option<String> {
         && url.username().is_empty()
         && url.password().is_none();
     let http = matches!(url.scheme(), "https" | "http");
-    (bare && http).then(|| url.origin().ascii_serialization())
+    let short = url.host_str()?.len() <= LONGEST_HOST;
+    (bare && http && short).then(|| url.origin().ascii_serialization())
 }
 
 fn method(entry: &Value) -> Option<SigningKey> {
@@ -209,6 +213,18 @@ mod tests {
             read(json!({"id": DID, "service": [wrong]})).unwrap().pds,
             None
         );
+    }
+
+    #[test]
+    fn a_host_is_no_longer_than_the_dns_allows() {
+        let named = |len: usize| {
+            let endpoint = format!("https://{}", "a".repeat(len));
+            let service = json!({"id": "#atproto_pds", "type": "AtprotoPersonalDataServer", "serviceEndpoint": endpoint});
+            read(json!({"id": DID, "service": [service]})).unwrap().pds
+        };
+        assert!(named(253).is_some());
+        assert_eq!(named(254), None);
+        assert_eq!(named(20_000), None);
     }
 
     #[test]

@@ -23,7 +23,7 @@ const HANDLE: usize = 1024;
 const RELAY: usize = 1024;
 /// Longest name of a choice, and longest address of a host.
 const NAME: usize = 1024;
-/// Longest body of a job.
+/// Longest body of a job: a CQL mutation may have megabytes.
 pub(super) const JOB_BODY: usize = 512 << 10;
 /// Longest body of a failure.
 pub(super) const FAILURE_BODY: usize = 16 << 10;

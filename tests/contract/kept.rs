@@ -347,10 +347,10 @@ fn is_refused<T: std::fmt::Debug>(result: Result<T, StoreError>) {
 /// What is too large for any store is refused, what is just not is kept whole.
 pub async fn large_rows_are_refused(store: &dyn Store) {
     let long = |kib: usize, more: usize| "x".repeat((kib << 10) + more);
-    is_refused(store.put_job(&job(1, 0, &long(64, 1)), None).await);
+    is_refused(store.put_job(&job(1, 0, &long(512, 1)), None).await);
     is_refused(store.put_job(&job(u64::MAX, 0, ""), None).await);
     is_refused(store.put_job(&job(1, u64::MAX, ""), None).await);
-    let whole = job(1, 0, &long(64, 0));
+    let whole = job(1, 0, &long(512, 0));
     assert!(store.put_job(&whole, None).await.unwrap());
     assert_eq!(store.job(1).await.unwrap(), Some(whole));
 

@@ -89,6 +89,52 @@ async fn a_live_record_before_any_snapshot_does_not_hide_the_history() {
     worker.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_old_create_of_a_collection_never_seen_stays_out_after_a_snapshot() {
+    let network = Network::start(Options {
+        repos: 3,
+        ..Options::default()
+    })
+    .unwrap();
+    let Some((store, _home)) = stores::empty().await else {
+        return;
+    };
+    let how = How {
+        collections: "app.bsky.*",
+        ..How::default()
+    };
+    let worker = Worker::start(&network, &store, &how).await;
+    let view = worker.run(everything()).await;
+    assert_eq!(view.failed_repos, 0, "{view:?}");
+    let did = &network.dids()[0];
+    let before = held(&*store, did).await;
+    assert!(!before.is_empty());
+    let complete = store.repo(did).await.unwrap().unwrap().complete.unwrap();
+    let late = |collection: &'static str, version: u64| {
+        let mut batch = WriteBatch::new();
+        batch.put_record(RecordWrite {
+            did,
+            collection,
+            rkey: "late",
+            version,
+            rev: Tid::new(version, 0),
+            body: Some(RecordBody {
+                cid: Cid::of_dag_cbor(b"\xa0"),
+                record: b"\xa0",
+                json: None,
+            }),
+        });
+        batch
+    };
+    let old = late("app.bsky.never.seen", complete.version - 1);
+    store.apply(old).await.unwrap();
+    assert_eq!(held(&*store, did).await, before);
+    let new = late("app.bsky.never.seen", complete.version + 1);
+    store.apply(new).await.unwrap();
+    assert_eq!(held(&*store, did).await.len(), before.len() + 1);
+    worker.stop().await;
+}
+
 fn fact(run: u64, from_seq: u64, to_seq: u64, kind: FactKind, now: u64) -> Fact {
     // A number each second, the last one now.
     let at = |seq: u64| now - (1_000_000 - seq) * 1_000_000;

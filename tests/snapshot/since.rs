@@ -2,11 +2,12 @@
 
 use penstock::backfill::snapshot::window::{Decision, Window};
 use penstock::backfill::snapshot::{Leaf, Mode};
+use penstock::config::CollectionFilter;
 use penstock::decode::{Cid, Tid};
 use penstock_loadtest::dagcbor::Value;
 
 use super::repository::{DID, repository};
-use super::{check, open};
+use super::{NOW, check, open};
 
 const START: u64 = 1_790_000_000_000_000;
 const DAY: u64 = 86_400_000_000;
@@ -86,6 +87,27 @@ fn the_request_names_a_revision_of_the_start() {
         honoured: true,
     };
     assert_eq!(window.since().micros(), START);
+}
+
+/// The window of a CAR, and how many records of it have to be fetched by themselves.
+fn window(car: &[u8], start: u64) -> (bool, u64) {
+    let snapshot = open(car, DID).unwrap();
+    let verified = snapshot.verify(Mode::Windowed, || true).unwrap();
+    let window = Window::of(&snapshot, start, &verified).unwrap();
+    let lacking = window.lacking(&snapshot, &CollectionFilter::ALL).unwrap();
+    (window.honoured, lacking)
+}
+
+#[test]
+fn since_was_ignored_only_if_something_is_older_and_nothing_absent() {
+    let (paths, parts) = repository(20, 20);
+    let oldest = NOW - 19 * 1_000_000_000;
+    assert_eq!(window(&parts.car(), oldest), (true, 0), "a young account");
+    assert_eq!(window(&parts.car(), oldest + 1), (false, 0));
+    let (_, first) = &paths[0];
+    let lacks_one = parts.without(*first).without(paths[1].1).car();
+    assert_eq!(window(&lacks_one, oldest), (true, 2));
+    assert_eq!(window(&lacks_one, NOW + 1), (true, 0), "they are not new");
 }
 
 #[test]

@@ -102,7 +102,7 @@ impl Seen {
 async fn count(tools: &Tools, request: &JobRequest) -> Counted {
     let cancel = CancellationToken::new();
     let mut sources = scope::sources(request, &tools.indexed.now(), &tools.options.relays);
-    sources.retain(|source| *source != Source::Held);
+    sources.retain(|source| !matches!(source, Source::Held { .. }));
     if sources.is_empty() {
         return Counted::unknown("no relay is configured");
     }

@@ -4,7 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::fetch::FetchError;
 use crate::identity::IdentityError;
-use crate::store::StoreError;
+use crate::store::{JobFailure, Store, StoreError};
+
+/// Longest message that is kept (bytes).
+const MESSAGE: usize = 500;
+/// Longest host that is kept: a name of the DNS with a port.
+const HOST: usize = 260;
 
 /// Why a repository could not be had.
 #[derive(Debug, Clone)]
@@ -78,7 +83,11 @@ impl From<FetchError> for Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        Self::new("store", error, true)
+        match error {
+            // The same is refused the next time.
+            StoreError::Refused(_) => Self::new("not_storable", error, false),
+            error => Self::new("store", error, true),
+        }
     }
 }
 
@@ -115,4 +124,60 @@ pub(super) struct FailureBody {
     pub at: u64,
     /// When it is tried again by itself (microseconds).
     pub next: Option<u64>,
+}
+
+impl FailureBody {
+    /// Of bounded length, whatever a host said.
+    pub fn new(failure: Failure, attempts: u32, at: u64, next: Option<u64>) -> Self {
+        Self {
+            reason: failure.reason.to_owned(),
+            message: cut(&failure.message, MESSAGE).to_owned(),
+            host: failure.host.map(|host| cut(&host, HOST).to_owned()),
+            attempts,
+            at,
+            next,
+        }
+    }
+}
+
+/// The start of a text, of at most so many bytes.
+pub(super) fn cut(text: &str, most: usize) -> &str {
+    text.get(..text.floor_char_boundary(most)).unwrap_or(text)
+}
+
+/// Writes failures down. What no store can hold is said in the log alone: one repository never ends the others' work.
+pub(super) async fn put(store: &dyn Store, rows: &[JobFailure]) -> Result<(), StoreError> {
+    match store.put_failures(rows).await {
+        Err(StoreError::Refused(error)) => {
+            tracing::error!(error, "a failure can't be written down");
+            Ok(())
+        }
+        put => put,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::memory::MemoryStore;
+
+    #[test]
+    fn what_a_host_says_fits_into_a_row() {
+        let failure = Failure::new("refused", "\u{1}🦋".repeat(100_000), false);
+        let body = FailureBody::new(failure.at(&"h".repeat(100_000)), 1, 0, None);
+        assert!(serde_json::to_vec(&body).unwrap().len() < 8 << 10);
+    }
+
+    #[tokio::test]
+    async fn a_failure_that_no_store_holds_ends_nothing() {
+        let row = JobFailure {
+            job: 1,
+            did: "x".repeat(100_000),
+            collection: String::new(),
+            body: Vec::new(),
+        };
+        put(&MemoryStore::default(), &[row]).await.unwrap();
+        let refused = StoreError::Refused(String::new());
+        assert!(!Failure::from(refused).again);
+    }
 }

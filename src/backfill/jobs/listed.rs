@@ -3,19 +3,25 @@
 //! It is tried where a job asks for a few collections: a repository that holds nothing else is read as a CAR at once, and a collection
 //! that fills more than [`MAX_PAGES`] pages is given up for the CAR, as is one whose values don't hash to what the server says.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
 use super::account::{self, Answer};
 use super::discover::escaped;
+use super::failure::Failure;
+use super::locked;
 use super::tools::{DidGuard, Tools};
 use super::unit::Target;
 use crate::decode::{self, Cid, Tid, syntax};
 use crate::fetch::{FetchError, FetchLimits};
-use crate::store::{RecordBody, RecordWrite, Removal, Repo, Scope, StoreError, WriteBatch};
+use crate::store::{
+    RecordBody, RecordWrite, Removal, Scope, StoreError, WriteBatch, snapshot_version,
+};
 
 /// Pages after which the CAR is cheaper.
 const MAX_PAGES: usize = 10;
@@ -23,11 +29,18 @@ const MAX_PAGES: usize = 10;
 const MAX_BYTES: usize = 16 << 20;
 /// Records of a page; servers give no more.
 const PAGE: usize = 100;
-/// Bounds of a page: a hundred records of a megabyte at most.
-const LIMITS: FetchLimits = FetchLimits {
-    bytes: 128 << 20,
+/// The longest text of a record; of what is longer the CAR is read.
+const MAX_VALUE: usize = 1 << 20;
+/// Bounds of a page; of larger ones the CAR is read.
+const PAGE_LIMITS: FetchLimits = FetchLimits {
+    bytes: 8 << 20,
     time: Duration::from_secs(120),
     idle: Duration::from_secs(20),
+};
+/// Bounds of the names of all collections.
+const DESCRIPTION: FetchLimits = FetchLimits {
+    bytes: 1 << 20,
+    ..PAGE_LIMITS
 };
 
 #[derive(Deserialize)]
@@ -36,16 +49,21 @@ struct Described {
 }
 
 #[derive(Deserialize)]
-struct Records {
+struct Records<'a> {
     cursor: Option<String>,
-    records: Vec<ListedRecord>,
+    #[serde(borrow)]
+    records: Vec<ListedRecord<'a>>,
 }
 
+/// Its value takes many times its text once it is parsed: one at a time.
 #[derive(Deserialize)]
-struct ListedRecord {
-    uri: String,
-    cid: String,
-    value: Value,
+struct ListedRecord<'a> {
+    #[serde(borrow)]
+    uri: Cow<'a, str>,
+    #[serde(borrow)]
+    cid: Cow<'a, str>,
+    #[serde(borrow)]
+    value: &'a RawValue,
 }
 
 /// A record as it will be written.
@@ -95,16 +113,20 @@ pub(super) async fn read(
 ) -> Result<Option<Listed>, FetchError> {
     let pds = &target.pds;
     let rev = account::latest(tools, did, pds, cancel).await?.rev;
-    if rev.micros() > tools.clock.now_micros() + decode::REV_AHEAD_MICROS {
+    let held = target.held.as_ref();
+    let known = held.and_then(|held| held.complete.as_ref());
+    // A host that has gone back is believed only with a signature.
+    let went_back = known.is_some_and(|complete| complete.rev > rev);
+    if went_back || rev.micros() > tools.clock.now_micros() + decode::REV_AHEAD_MICROS {
         return Ok(None);
     }
     let url = format!(
         "{pds}/xrpc/com.atproto.repo.describeRepo?repo={}",
         escaped(did)
     );
-    let described: Described = match parse(&tools.fetcher.get(&url, LIMITS, cancel).await?) {
-        Some(described) => described,
-        None => return Ok(None),
+    let answer = small(tools.fetcher.get(&url, DESCRIPTION, cancel).await)?;
+    let Some(described) = answer.as_deref().and_then(parse::<Described>) else {
+        return Ok(None);
     };
     let held = described.collections;
     if !held.is_empty() && held.iter().all(|name| collections.contains(name)) {
@@ -158,14 +180,15 @@ async fn pages(
             Some(cursor) => format!("{base}&cursor={}", escaped(cursor)),
             None => base.clone(),
         };
-        let Some(page) = parse::<Records>(&tools.fetcher.get(&url, LIMITS, cancel).await?) else {
+        let answer = small(tools.fetcher.get(&url, PAGE_LIMITS, cancel).await)?;
+        let Some(page) = answer.as_deref().and_then(parse::<Records<'_>>) else {
             return Ok(None);
         };
         if page.records.is_empty() {
             return Ok(Some(checked));
         }
         for record in page.records {
-            match check(record, &prefix) {
+            match check(&record, &prefix) {
                 Some(record) if record.bytes.len() <= *room => {
                     *room -= record.bytes.len();
                     checked.push(record);
@@ -181,17 +204,27 @@ async fn pages(
     Ok(None)
 }
 
-fn parse<T: for<'de> Deserialize<'de>>(answer: &[u8]) -> Option<T> {
+/// An answer, unless it is too large.
+fn small(answer: Result<Bytes, FetchError>) -> Result<Option<Bytes>, FetchError> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(FetchError::TooLarge { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn parse<'a, T: Deserialize<'a>>(answer: &'a [u8]) -> Option<T> {
     serde_json::from_slice(answer).ok()
 }
 
-fn check(record: ListedRecord, prefix: &str) -> Option<Checked> {
+fn check(record: &ListedRecord<'_>, prefix: &str) -> Option<Checked> {
     let rkey = record
         .uri
         .strip_prefix(prefix)
         .filter(|rkey| syntax::is_rkey(rkey))?;
     let cid = Cid::parse(&record.cid)?;
-    let bytes = decode::record_from_json(record.value).ok()?;
+    let value = Some(record.value.get()).filter(|text| text.len() <= MAX_VALUE)?;
+    let bytes = decode::record_from_json(serde_json::from_str(value).ok()?).ok()?;
     (Cid::of_dag_cbor(&bytes) == cid).then(|| Checked {
         rkey: rkey.to_owned(),
         cid,
@@ -205,14 +238,14 @@ pub(super) async fn write(
     did: &str,
     target: &Target,
     listed: Listed,
-) -> Result<ListedCollections, StoreError> {
+) -> Result<ListedCollections, Failure> {
     // With this the repository is one that is held: it is looked at even if no list names it any more.
     tools.store.put_pds(did, &target.pds).await?;
     let guard = tools.locks.lock(did).await;
     let indexed = tools.indexed.now();
-    let held = tools.store.repo(did).await?.unwrap_or_default();
     let rev = listed.rev;
-    let version = version(&held, rev);
+    let held = locked::held(tools, did, target, rev).await?;
+    let version = snapshot_version(&held, rev);
     let mut written = ListedCollections {
         records: Vec::new(),
         was_active: held.active(),
@@ -256,12 +289,6 @@ pub(super) async fn write(
     Ok(written)
 }
 
-/// V': not before the revision, above every floor.
-fn version(held: &Repo, rev: Tid) -> u64 {
-    let floors = held.floors.iter().map(|floor| floor.version + 1);
-    rev.micros().max(floors.max().unwrap_or(0))
-}
-
 /// Removes what the collections no longer have, once what they have can't be lost any more.
 pub(super) async fn finish(tools: &Tools, listed: &ListedCollections) -> Result<(), StoreError> {
     tokio::time::sleep(tools.store.sync_lag()).await;
@@ -269,4 +296,43 @@ pub(super) async fn finish(tools: &Tools, listed: &ListedCollections) -> Result<
         tools.store.remove(removal.clone()).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PREFIX: &str = "at://did:web:a/a.b.c/";
+
+    fn page(value: &str, cid: &Cid) -> String {
+        format!(
+            r#"{{"records":[{{"uri":"at:\\/\\/did:web:a/a.b.c/self","cid":"{cid}","value":{value}}}]}}"#
+        )
+    }
+
+    #[test]
+    fn a_record_is_what_its_cid_says_and_no_larger_than_one_may_be() {
+        let read = |text: &str, cid: &Cid| {
+            let answer = page(text, cid);
+            let page: Records<'_> = parse(answer.as_bytes()).unwrap();
+            check(&page.records[0], PREFIX)
+        };
+        let small = r#"{"text":"hello"}"#;
+        let bytes = decode::record_from_json(serde_json::from_str(small).unwrap()).unwrap();
+        let cid = Cid::of_dag_cbor(&bytes);
+        assert_eq!(read(small, &cid).unwrap().bytes, bytes);
+        assert!(read(r#"{"text":"other"}"#, &cid).is_none());
+        let many = format!("[{}0]", "0,".repeat(1 << 20));
+        let value = serde_json::from_str(&many).unwrap();
+        let cid = Cid::of_dag_cbor(&decode::record_from_json(value).unwrap());
+        assert!(read(&many, &cid).is_none());
+    }
+
+    #[test]
+    fn an_answer_that_is_too_large_is_no_failure() {
+        let host = "h".to_owned();
+        let too_large = FetchError::TooLarge { host, limit: 1 };
+        assert_eq!(small(Err(too_large)).unwrap(), None);
+        assert!(small(Err(FetchError::Cancelled)).is_err());
+    }
 }

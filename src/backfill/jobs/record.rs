@@ -7,6 +7,7 @@ use data_encoding::BASE64_NOPAD;
 use serde::{Deserialize, Serialize};
 
 use super::discover::Source;
+use super::failure::cut;
 use super::model::{CollectionCounts, JobRequest, JobStatus, JobType, JobView, Stage};
 use crate::decode::time::format_datetime;
 use crate::slot::SlotSet;
@@ -14,8 +15,14 @@ use crate::store::{Fact, JobRow, StoreError};
 
 /// Hosts that are named with why they were left out; more are only counted.
 const MAX_HOSTS: usize = 100;
+/// Bytes of them and of why,
+const HOST_BYTES: usize = 16 << 10;
+/// and of one reason.
+const MAX_REASON: usize = 200;
 /// Collections that are counted each; the counts of all others are summed up as `*`.
 const MAX_COLLECTIONS: usize = 200;
+/// Bytes of their names.
+const COLLECTION_BYTES: usize = 16 << 10;
 
 /// How far a job's discovery is: everything before it is done.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,8 +68,11 @@ impl Counts {
 
     /// Counts records of a collection.
     pub fn count(&mut self, collection: &str, counts: CollectionCounts) {
-        let known = self.collections.contains_key(collection);
-        let name = match known || self.collections.len() < MAX_COLLECTIONS {
+        let has_room = || {
+            let bytes: usize = self.collections.keys().map(String::len).sum();
+            self.collections.len() < MAX_COLLECTIONS && bytes + collection.len() <= COLLECTION_BYTES
+        };
+        let name = match self.collections.contains_key(collection) || has_room() {
             true => collection,
             false => "*",
         };
@@ -88,7 +98,12 @@ impl LostHosts {
     }
 
     fn add(&mut self, host: &str, reason: String) {
-        match self.reasons.len() < MAX_HOSTS || self.reasons.contains_key(host) {
+        let has_room = || {
+            let named = self.reasons.iter();
+            let bytes: usize = named.map(|(host, reason)| host.len() + reason.len()).sum();
+            self.reasons.len() < MAX_HOSTS && bytes + host.len() + reason.len() <= HOST_BYTES
+        };
+        match self.reasons.contains_key(host) || has_room() {
             true => _ = self.reasons.insert(host.to_owned(), reason),
             false => self.others += 1,
         }
@@ -239,8 +254,10 @@ impl JobBody {
 
     /// Notes a host that does not list its repositories.
     pub fn lose_host(&mut self, host: &str, error: &impl ToString) {
-        let reason = error.to_string().chars().take(200).collect();
-        self.lost_hosts.add(host, reason);
+        // Escapes would make it longer where it is stored.
+        let reason = error.to_string().replace(char::is_control, " ");
+        self.lost_hosts
+            .add(host, cut(&reason, MAX_REASON).to_owned());
     }
 
     /// Where the hosts that were left out are asked again.
@@ -376,5 +393,39 @@ impl Job {
         counts.found = counts.found.saturating_sub(failed);
         counts.processed = counts.processed.saturating_sub(failed);
         counts.failed -= failed;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+    use crate::store::memory::MemoryStore;
+
+    #[tokio::test]
+    async fn whatever_hosts_say_the_job_can_be_stored() {
+        let request = JobRequest::default();
+        let mut body = JobBody::new(request, JobType::FullSync, String::new(), 0);
+        for number in 0..1000 {
+            let long = "c".repeat(300);
+            let counts = CollectionCounts {
+                repos: u64::MAX / 1000,
+                records: u64::MAX / 1000,
+            };
+            body.counts.count(&format!("{long}.{number}"), counts);
+            let host = format!("{number}.{}", "h".repeat(240));
+            body.lose_host(&host, &"\u{1}\"🦋".repeat(10_000));
+        }
+        assert_eq!(body.lost_hosts.count(), 1000);
+        assert_eq!(body.counts.collections.len(), 54 + 1);
+        assert!(body.counts.collections.contains_key("*"));
+        let job = Job {
+            id: 1,
+            epoch: 0,
+            body,
+        };
+        let row = job.row().unwrap();
+        assert!(row.body.len() < 64 << 10, "{}", row.body.len());
+        assert!(MemoryStore::default().put_job(&row, None).await.unwrap());
     }
 }

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::discover::{DiscoverError, Found, Lister, Source};
-use super::failure::{Failure, FailureBody};
+use super::failure::{self, Failure, FailureBody};
 use super::live::Live;
 use super::record::{Counts, Job};
 use super::roster::REPAIRS;
@@ -161,8 +161,8 @@ async fn repair(
         return later(tools, found, attempts + 1, failure).await;
     }
     let outcome = match attempt(tools, found, cancel).await? {
-        // Where to is known by now.
-        Outcome::Failed(failure) if failure.reason == "moved" => {
+        // Where to, or by what, is known by now.
+        Outcome::Failed(failure) if matches!(failure.reason, "moved" | "overtaken") => {
             attempt(tools, found, cancel).await?
         }
         outcome => outcome,
@@ -229,19 +229,12 @@ async fn later(
     let wait = FIRST_WAIT
         .saturating_mul(1 << attempts.saturating_sub(1).min(20))
         .min(LONGEST_WAIT);
-    let body = FailureBody {
-        reason: failure.reason.to_owned(),
-        message: failure.message.chars().take(500).collect(),
-        host: failure.host,
-        attempts,
-        at: now,
-        next: Some(now.saturating_add(wait)),
-    };
+    let body = FailureBody::new(failure, attempts, now, Some(now.saturating_add(wait)));
     let row = JobFailure {
         body: serde_json::to_vec(&body).unwrap_or_default(),
         ..failure_key(REPAIRS, &found.did)
     };
-    tools.store.put_failures(&[row]).await?;
+    failure::put(&*tools.store, &[row]).await?;
     names::BACKFILL_REPOS.with(["failed"]).increment(1);
     Ok(Counts::default())
 }

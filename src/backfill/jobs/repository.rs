@@ -1,18 +1,19 @@
 //! A repository from its host into the store: read and verified as a whole first, then written.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
 
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::account;
 use super::discover::Found;
 use super::failure::Failure;
 use super::followed::both;
+use super::locked;
 use super::record::Counts;
 use super::single;
 use super::tools::{DidGuard, Tools};
@@ -26,8 +27,8 @@ use crate::decode::{self, Cid, Tid};
 use crate::fetch::{FetchError, FetchLimits};
 use crate::identity::SigningKey;
 use crate::store::{
-    Complete, RecordBody, RecordWrite, RecordsQuery, Repair, RepairKind, RevWrite, Scope,
-    StoreError, WriteBatch, snapshot_version,
+    Complete, RecordBody, RecordWrite, Repair, RepairKind, RevWrite, Scope, StoreError, WriteBatch,
+    snapshot_version,
 };
 
 /// A batch goes to the store at so many bytes,
@@ -36,6 +37,10 @@ const BATCH_BYTES: usize = 1 << 20;
 const BATCH_WRITES: usize = 2000;
 /// Batches that wait for the store, of one repository.
 const BATCHES: usize = 2;
+/// Others have their turn after so many bytes of a CAR, however fast it comes.
+const TURN_BYTES: usize = 1 << 20;
+/// Records that are fetched by themselves, of one repository: a window that lacks more is read from the whole CAR.
+const MAX_ALONE: u64 = 1000;
 /// Repositories that are read on threads of their own at once. That is work for the cores: more threads take only memory. Beyond
 /// their number, for some wait for the store.
 static THREADS: LazyLock<Semaphore> = LazyLock::new(|| {
@@ -109,15 +114,22 @@ pub(super) async fn read(
     let repairs = tools.store.repairs_of(&found.did).await?;
     // As it was before the repository was read: what a worker dropped until it took a collection in may be missed here.
     let followed = tools.followed.now(tools).await?;
-    let Some(snapshot) = download(tools, plan, found, target, cancel).await? else {
+    let start = plan.from.filter(|_| plan.windowed);
+    let mut obtained = obtain(tools, found, target, start, start.is_some(), cancel).await?;
+    if obtained.as_ref().is_some_and(Obtained::lacks_too_much) {
+        drop(obtained);
+        obtained = obtain(tools, found, target, start, false, cancel).await?;
+    }
+    let Some(Obtained {
+        snapshot, window, ..
+    }) = obtained
+    else {
         return Ok(None);
     };
-    check_signature(tools, found, target, &snapshot, cancel).await?;
-    let (snapshot, window) = verify(snapshot, plan, cancel).await?;
     let rev = told_rev(tools, found, target, &snapshot, cancel).await?;
     let guard = tools.locks.lock(&found.did).await;
     let filter = tools.indexed.now();
-    let held = tools.store.repo(&found.did).await?.unwrap_or_default();
+    let held = locked::held(tools, &found.did, target, rev).await?;
     if target.relay.is_some() && held.rev.is_some_and(|held| held > rev) {
         return Err(older(rev).into());
     }
@@ -135,12 +147,23 @@ pub(super) async fn read(
     let mut head = WriteBatch::new();
     head.put_rev(commit);
     let (mut written, alone) = write(tools, found, snapshot, window, &complete, &filter).await?;
-    for leaf in alone {
-        single::read(tools, found, target, &leaf, &complete, &mut written, cancel).await?;
+    let singles = async {
+        for leaf in alone {
+            single::read(tools, found, target, &leaf, &complete, &mut written, cancel).await?;
+        }
+        Ok::<(), ReadError>(())
+    };
+    let limit = tools.options.repo_time;
+    match tokio::time::timeout(limit, singles).await {
+        Ok(read) => read?,
+        Err(_) => {
+            let message = format!("its single records took longer than {limit:?}");
+            return Err(Failure::new("too_slow", message, true).into());
+        }
     }
     tools.store.apply(head).await?;
     tools.store.put_pds(&found.did, &target.pds).await?;
-    let scopes = scopes(tools, &found.did, &written, &filter).await?;
+    let scopes = locked::scopes(tools, &found.did, &written, &filter).await?;
     Ok(Some(Written {
         complete,
         scopes,
@@ -153,17 +176,54 @@ pub(super) async fn read(
     }))
 }
 
+/// A repository that was fetched and checked; nothing of it is written.
+struct Obtained {
+    snapshot: Snapshot,
+    /// What of it is wanted, where that is not all.
+    window: Option<Window>,
+    /// Records of the window that it lacks.
+    alone: u64,
+}
+
+impl Obtained {
+    fn lacks_too_much(&self) -> bool {
+        self.alone > MAX_ALONE
+    }
+}
+
+/// Fetches and checks a repository, all of it or what is `newer` than the start of its window. `None`: nothing is.
+async fn obtain(
+    tools: &Tools,
+    found: &Found,
+    target: &Target,
+    start: Option<u64>,
+    newer: bool,
+    cancel: &CancellationToken,
+) -> Result<Option<Obtained>, ReadError> {
+    let since = start.filter(|_| newer);
+    let Some(snapshot) = download(tools, found, target, since, cancel).await? else {
+        return Ok(None);
+    };
+    check_signature(tools, found, target, &snapshot, cancel).await?;
+    let mode = match newer {
+        true => Mode::Windowed,
+        false => Mode::Full,
+    };
+    let filter = tools.indexed.now();
+    Ok(Some(verify(snapshot, mode, start, filter, cancel).await?))
+}
+
 /// Fetches the CAR and keeps its blocks; `None`: it holds nothing newer than the window's start.
 async fn download(
     tools: &Tools,
-    plan: &Plan,
     found: &Found,
     target: &Target,
+    since: Option<u64>,
     cancel: &CancellationToken,
 ) -> Result<Option<Snapshot>, ReadError> {
     let mut url = xrpc(target.origin(), "getRepo", &found.did);
-    if let Some(from) = plan.from.filter(|_| plan.windowed) {
-        url.push_str(&format!("&since={}", Tid::new(from, 0)));
+    if let Some(since) = since {
+        url.push_str(&format!("&since={}", Tid::new(since, 0)));
     }
     let limits = FetchLimits {
         bytes: tools.options.max_repo_bytes,
@@ -180,16 +240,23 @@ async fn download(
         ..CarLimits::default()
     };
     let mut reader = CarReader::new(&tools.budget, tools.options.temp_dir.clone(), car);
+    let mut turn = 0;
     while let Some(bytes) = body.next().await.map_err(ReadError::Fetch)? {
         reader.push(&bytes)?;
+        turn += bytes.len();
+        if turn >= TURN_BYTES {
+            turn = 0;
+            tokio::task::yield_now().await;
+        }
     }
     drop(body);
-    let now = tools.clock.now_micros();
-    let opened = Snapshot::open(reader.finish()?, &found.did, now, SnapshotLimits::default());
-    match opened {
+    let (did, now) = (found.did.clone(), tools.clock.now_micros());
+    let opening =
+        on_a_thread(move || Snapshot::open(reader.finish()?, &did, now, SnapshotLimits::default()));
+    match opening.await.await.map_err(ended)? {
         Ok(snapshot) => Ok(Some(snapshot)),
         // How old a relay's copy is that has nothing newer can't be seen.
-        Err(SnapshotError::RootAbsent(_)) if plan.windowed && target.relay.is_none() => Ok(None),
+        Err(SnapshotError::RootAbsent(_)) if since.is_some() && target.relay.is_none() => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
@@ -233,28 +300,35 @@ async fn check_signature(
 /// Reads the whole of it once, on a thread of its own, before anything is written. Gives the window, where there is one.
 async fn verify(
     snapshot: Snapshot,
-    plan: &Plan,
+    mode: Mode,
+    start: Option<u64>,
+    filter: Arc<CollectionFilter>,
     cancel: &CancellationToken,
-) -> Result<(Snapshot, Option<Window>), ReadError> {
-    let (from, cancel) = (plan.from.filter(|_| plan.windowed), cancel.clone());
-    let mode = if from.is_some() {
-        Mode::Windowed
-    } else {
-        Mode::Full
-    };
+) -> Result<Obtained, ReadError> {
+    let cancel = cancel.clone();
     let checking = on_a_thread(move || {
         let verified = snapshot.verify(mode, || !cancel.is_cancelled())?;
-        let window = from.map(|start| Window {
-            start,
-            honoured: verified.anything_absent(),
-        });
-        Ok((snapshot, window))
-    })
-    .await;
-    match checking.await {
-        Ok(checked) => checked.map_err(|error: SnapshotError| error.into()),
-        Err(ended) => Err(Failure::new("internal", ended, false).into()),
-    }
+        let window = start.map(|start| Window::of(&snapshot, start, &verified));
+        let window = window.transpose()?;
+        let alone = match window {
+            Some(window) if verified.total.absent > MAX_ALONE => {
+                window.lacking(&snapshot, &filter)?
+            }
+            _ => verified.total.absent,
+        };
+        Ok(Obtained {
+            snapshot,
+            window,
+            alone,
+        })
+    });
+    let checked: Result<_, SnapshotError> = checking.await.await.map_err(ended)?;
+    Ok(checked?)
+}
+
+/// A thread that did not come to its end.
+fn ended(error: JoinError) -> ReadError {
+    Failure::new("internal", error, false).into()
 }
 
 /// Begins work on a thread of its own, once there is a place for one.
@@ -359,10 +433,7 @@ async fn write(
     while let Some(batch) = batches.recv().await {
         tools.store.apply(batch).await?;
     }
-    match writing.await {
-        Ok(written) => Ok(written?),
-        Err(ended) => Err(Failure::new("internal", ended, false).into()),
-    }
+    Ok(writing.await.map_err(ended)??)
 }
 
 /// Records to batches, on a thread of its own.
@@ -446,47 +517,4 @@ impl Writing {
             }
         }
     }
-}
-
-/// What a full snapshot is complete for: the whole repository, or each collection of it that is wanted and in the snapshot or held.
-async fn scopes(
-    tools: &Tools,
-    did: &str,
-    written: &Records,
-    filter: &CollectionFilter,
-) -> Result<Vec<Scope>, StoreError> {
-    if filter.is_all() {
-        return Ok(vec![Scope::Repo]);
-    }
-    let mut collections: BTreeSet<String> = written.keys().cloned().collect();
-    collections.extend(filter.names().unwrap_or_default());
-    let mut after: Option<String> = None;
-    // From collection to collection: no record key is beyond this one.
-    let last = "~".repeat(513);
-    loop {
-        let page = tools
-            .store
-            .records(&RecordsQuery {
-                did: Some(did.to_owned()),
-                cursor: after,
-                limit: 1,
-                ..RecordsQuery::default()
-            })
-            .await?;
-        let Some(record) = page.items.into_iter().next() else {
-            match page.cursor {
-                // A page may be empty before the end.
-                Some(cursor) => {
-                    after = Some(cursor);
-                    continue;
-                }
-                None => break,
-            }
-        };
-        if filter.wants(&record.collection) {
-            collections.insert(record.collection.clone());
-        }
-        after = Some(format!("{did}/{}/{last}", record.collection));
-    }
-    Ok(collections.into_iter().map(Scope::Collection).collect())
 }

@@ -9,8 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::account::{self, Answer};
 use super::discover::{Found, escaped};
-use super::failure::{Failure, FailureBody};
+use super::failure::{self, Failure, FailureBody};
 use super::gaps;
+use super::known;
 use super::listed::{self, ListedCollections};
 use super::model::{CollectionCounts, Force, JobType};
 use super::record::{Counts, Job};
@@ -18,8 +19,6 @@ use super::repository::{self, Written};
 use super::run::failure_keys;
 use super::scope;
 use super::tools::Tools;
-use crate::config::CollectionFilter;
-use crate::decode::Tid;
 use crate::fetch::FetchError;
 use crate::identity::{IdentityError, SigningKey};
 use crate::store::indexed::choice;
@@ -28,9 +27,6 @@ use crate::store::{
     StoreError, WriteBatch,
 };
 use crate::telemetry::metrics as names;
-
-/// How much older than a gap a revision must be before the gap can't have changed the repository: clocks differ.
-const GAP_MARGIN: u64 = 3_600_000_000;
 
 /// More collections are read as a CAR.
 const MAX_LISTED: usize = 4;
@@ -143,8 +139,8 @@ pub(super) async fn resolve(
     let did = &found.did;
     let failed = |error: StoreError| Outcome::Failed(error.into());
     let held = tools.store.repo(did).await.map_err(failed)?;
-    let known = !has_changed_status(plan, found, held.as_ref())
-        && is_known(tools, plan, found.rev, held.as_ref());
+    let known = !known::has_changed_status(plan, found, held.as_ref())
+        && known::is_known(tools, plan, found.rev, held.as_ref());
     if !plan.named && is_opted_out(tools, did).await.map_err(failed)? {
         if let Some(job) = plan.closes_gaps.filter(|_| held.is_some() && !known) {
             ask_later(tools, job, did).await.map_err(failed)?;
@@ -211,16 +207,8 @@ fn host_of(origin: &str) -> Arc<str> {
     Arc::from(host)
 }
 
-/// Whether an account may be shown otherwise than it is held: that changes without a commit.
-fn has_changed_status(plan: &Plan, found: &Found, held: Option<&Repo>) -> bool {
-    held.is_some_and(|held| match found.active {
-        Some(active) if active != held.active() => true,
-        _ => asks_status(plan, found, held),
-    })
-}
-
 /// Whether a repository is hidden, and nothing says that it came back: then its host is asked for the status only.
-fn asks_status(plan: &Plan, found: &Found, held: &Repo) -> bool {
+pub(super) fn asks_status(plan: &Plan, found: &Found, held: &Repo) -> bool {
     let told = found.active == Some(true) || found.always;
     plan.asks_hidden && !told && is_hidden(held)
 }
@@ -228,33 +216,6 @@ fn asks_status(plan: &Plan, found: &Found, held: &Repo) -> bool {
 /// Whether the records of a repository are held, and not shown.
 pub(super) fn is_hidden(held: &Repo) -> bool {
     !held.active() && held.status_text() != Some("deleted")
-}
-
-/// Whether a listed revision needs no fetch.
-fn is_known(tools: &Tools, plan: &Plan, listed: Option<Tid>, held: Option<&Repo>) -> bool {
-    let Some(listed) = listed else { return false };
-    if let Some(from) = plan.from {
-        let margin = if plan.windowed { 0 } else { GAP_MARGIN };
-        if listed.micros().saturating_add(margin) < from {
-            return true;
-        }
-    }
-    is_complete(tools, listed, held)
-}
-
-/// Whether a revision is held as a whole already: by a snapshot that is not older, of all that is wanted, with nothing removed
-/// since.
-fn is_complete(tools: &Tools, rev: Tid, held: Option<&Repo>) -> bool {
-    let Some((held, complete)) = held.and_then(|held| Some((held, held.complete.as_ref()?))) else {
-        return false;
-    };
-    let filter = CollectionFilter::parse(&complete.filter);
-    let wide = filter.is_ok_and(|filter| filter.covers(&tools.indexed.now()));
-    let removed = held
-        .floors
-        .iter()
-        .any(|floor| floor.version >= complete.version);
-    wide && !removed && held.active() && rev <= complete.rev
 }
 
 /// Asks the host, and writes what it gives.
@@ -293,7 +254,7 @@ pub(super) async fn fetch(
     {
         let latest = account::latest(tools, &found.did, &target.pds, cancel).await;
         match latest {
-            Ok(latest) if is_complete(tools, latest.rev, target.held.as_ref()) => {
+            Ok(latest) if known::is_complete(tools, latest.rev, target.held.as_ref()) => {
                 return Ok(Fetched::Unchanged);
             }
             Ok(_) => {}
@@ -423,8 +384,20 @@ pub(super) fn xrpc(origin: &str, method: &str, did: &str) -> String {
     )
 }
 
-/// Makes the claims that follow from what was fetched.
+/// Makes the claims that follow from what was fetched. What no store can hold is a failure of this repository alone.
 pub(super) async fn finish(
+    tools: &Tools,
+    plan: &Plan,
+    found: &Found,
+    fetched: Fetched,
+) -> Result<Outcome, StoreError> {
+    match claim(tools, plan, found, fetched).await {
+        Err(error @ StoreError::Refused(_)) => Ok(Outcome::Failed(error.into())),
+        outcome => outcome,
+    }
+}
+
+async fn claim(
     tools: &Tools,
     plan: &Plan,
     found: &Found,
@@ -529,14 +502,7 @@ pub(super) async fn note(
                 message = failure.message,
                 "a repository failed"
             );
-            let body = FailureBody {
-                reason: failure.reason.to_owned(),
-                message: failure.message.chars().take(500).collect(),
-                host: failure.host,
-                attempts,
-                at: tools.clock.now_micros(),
-                next: None,
-            };
+            let body = FailureBody::new(failure, attempts, tools.clock.now_micros(), None);
             let body = serde_json::to_vec(&body).unwrap_or_default();
             let rows = failure_keys(job, &found.did, &found.collections);
             let rows: Vec<JobFailure> = rows
@@ -545,7 +511,7 @@ pub(super) async fn note(
                     ..key
                 })
                 .collect();
-            tools.store.put_failures(&rows).await?;
+            failure::put(&*tools.store, &rows).await?;
             if retrying {
                 let before = failure_keys(job, &found.did, &found.failed);
                 let again =

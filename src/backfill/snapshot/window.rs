@@ -6,10 +6,16 @@
 //! choice: a record that was changed since, but says of itself that it is older, is left out there, and so is one that says nothing.
 //! Either sign is enough, since a record too many does no harm.
 //!
+//! Where nothing is absent and no key is a TID before the window, both look alike, as of an account younger than the window: all of it is
+//! in the window then.
+//!
 //! A server that honours `since` leaves a new record out if its block existed before (deleted and created again with the same
 //! content). If its key is a TID of the window and the store does not hold it with this CID, it has to be fetched by itself.
 
-use super::Leaf;
+use std::ops::ControlFlow;
+
+use super::{Leaf, Mode, Snapshot, SnapshotError, Verified};
+use crate::config::CollectionFilter;
 use crate::decode::cbor::{CborError, Cursor, TEXT};
 use crate::decode::{Tid, time};
 
@@ -18,7 +24,7 @@ use crate::decode::{Tid, time};
 pub struct Window {
     /// Its start, in microseconds since the epoch.
     pub start: u64,
-    /// Whether the server honoured `since`: [`super::Verified::anything_absent`].
+    /// Whether the server honoured `since`, as far as anything speaks against it.
     pub honoured: bool,
 }
 
@@ -34,6 +40,42 @@ pub enum Decision {
 }
 
 impl Window {
+    /// The window of a snapshot: `since` was ignored if nothing is absent although a key is older.
+    pub fn of(snapshot: &Snapshot, start: u64, verified: &Verified) -> Result<Self, SnapshotError> {
+        let mut window = Self {
+            start,
+            honoured: true,
+        };
+        if verified.anything_absent() {
+            return Ok(window);
+        }
+        let mut walk = snapshot.walk(Mode::Windowed);
+        while let Some(leaf) = walk.next(snapshot.blocks())? {
+            let key = Tid::parse(leaf.rkey.as_bytes());
+            if key.is_some_and(|tid| tid.micros() < start) {
+                window.honoured = false;
+                break;
+            }
+        }
+        Ok(window)
+    }
+
+    /// How many records of wanted collections would have to be fetched by themselves, were none of them held.
+    pub fn lacking(
+        &self,
+        snapshot: &Snapshot,
+        filter: &CollectionFilter,
+    ) -> Result<u64, SnapshotError> {
+        let mut lacking = 0;
+        snapshot.records(Mode::Windowed, filter, |leaf| {
+            if self.decide(&leaf, || false) == Decision::Fetch {
+                lacking += 1;
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(lacking)
+    }
+
     /// The `since` of the request: a TID made of the start, which needs not be the `rev` of any commit.
     pub fn since(&self) -> Tid {
         Tid::new(self.start, 0)
