@@ -196,8 +196,8 @@ impl Store for Cids {
         unimplemented!()
     }
 
-    async fn repairs(&self, _: Option<&str>, _: usize) -> Result<Page<Repair>, StoreError> {
-        unimplemented!()
+    async fn repairs(&self, after: Option<&str>, limit: usize) -> Result<Page<Repair>, StoreError> {
+        self.facts.repairs(after, limit).await
     }
 
     async fn clear_repairs(&self, _: &[Repair]) -> Result<(), StoreError> {

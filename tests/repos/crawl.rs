@@ -68,7 +68,16 @@ fn relay(network: &Network) -> RelayServer {
     RelayServer::start(&world, options).unwrap()
 }
 
+/// The more accounts a host has, the longer those that fail may keep it from the others.
+fn retry_wait(repos: u64) -> &'static str {
+    match repos {
+        ..10_000 => "100ms",
+        _ => "400ms",
+    }
+}
+
 fn installation(network: &Network, relay: &RelayServer) -> Installation {
+    let repos = network.dids().len() as u64;
     Installation::new(relay)
         .with("PLC_URL", network.plc_url())
         .with("RUST_LOG", "warn")
@@ -79,7 +88,7 @@ fn installation(network: &Network, relay: &RelayServer) -> Installation {
         .with("PENSTOCK_BACKFILL__MAX_REPO_BYTES", "16MiB")
         .with("PENSTOCK_BACKFILL__REPO_IDLE", "2s")
         .with("PENSTOCK_BACKFILL__REPO_TIMEOUT", "20s")
-        .with("PENSTOCK_BACKFILL__RETRY_WAIT", "400ms")
+        .with("PENSTOCK_BACKFILL__RETRY_WAIT", retry_wait(repos))
 }
 
 /// One job of one installation, and what its daemons took.

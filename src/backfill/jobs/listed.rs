@@ -306,7 +306,7 @@ mod tests {
 
     fn page(value: &str, cid: &Cid) -> String {
         format!(
-            r#"{{"records":[{{"uri":"at:\\/\\/did:web:a/a.b.c/self","cid":"{cid}","value":{value}}}]}}"#
+            r#"{{"records":[{{"uri":"at:\/\/did:web:a/a.b.c/self","cid":"{cid}","value":{value}}}]}}"#
         )
     }
 

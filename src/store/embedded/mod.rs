@@ -29,7 +29,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::limits::{
     check_batch, check_choice, check_facts, check_failures, check_job, check_pds, check_removal,
@@ -48,6 +48,8 @@ use writer::{Job, Trouble, Writer};
 const FORMAT: &str = "penstock embedded store, format 1";
 /// Jobs that may wait for the writer.
 const QUEUE: usize = 16;
+/// Questions that are answered at once, each on a thread: more threads only take memory.
+const READS: usize = 32;
 
 /// How an embedded store is opened.
 #[derive(Debug, Clone)]
@@ -97,6 +99,7 @@ pub struct EmbeddedStore {
     open: Mutex<Option<Open>>,
     trouble: Trouble,
     index: bool,
+    reads: Semaphore,
 }
 
 /// The parts that end with the store.
@@ -183,6 +186,7 @@ impl EmbeddedStore {
             open,
             trouble,
             index,
+            reads: Semaphore::new(READS),
         })
     }
 
@@ -210,6 +214,8 @@ impl EmbeddedStore {
         &self,
         question: impl FnOnce(&View<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        // Never closed.
+        let _place = self.reads.acquire().await.ok();
         let engine = self.with_open(|open| open.engine.clone())?;
         let answer = tokio::task::spawn_blocking(move || question(&View::of(&engine))).await;
         answer.map_err(|error| StoreError::Failed(error.to_string()))?
