@@ -142,7 +142,10 @@ impl FailureBody {
 
 /// The start of a text, of at most so many bytes.
 pub(super) fn cut(text: &str, most: usize) -> &str {
-    text.get(..text.floor_char_boundary(most)).unwrap_or(text)
+    let end = (0..=most.min(text.len()))
+        .rev()
+        .find(|at| text.is_char_boundary(*at));
+    text.get(..end.unwrap_or_default()).unwrap_or_default()
 }
 
 /// Writes failures down. What no store can hold is said in the log alone: one repository never ends the others' work.

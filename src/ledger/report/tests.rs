@@ -209,7 +209,7 @@ fn whether_anything_was_held_before_is_known_across_relays_and_collections() {
         since: Some(at(300)),
         ..wanted(&["b"])
     };
-    assert_eq!(held_before(&[newer.clone()], &window), [false]);
+    assert_eq!(held_before(std::slice::from_ref(&newer), &window), [false]);
     // Off for hours, and on again with another relay.
     let older = fact("a", 1, (0, 100), (0, 400), FactKind::Live);
     let both = [older.clone(), newer.clone()];
