@@ -312,11 +312,12 @@ impl Run {
                 self.units -= 1;
                 let mut counts = counts?;
                 counts.found = 1;
-                if unit.found.unlisted_only && counts.skipped > 0 {
-                    // Nobody listed it, and nothing was to be done.
+                let hash = self.hash(&unit.found.did);
+                let extra = unit.found.unlisted_only || self.before.seen.contains(&hash);
+                if extra && counts.skipped > 0 {
+                    // Nobody listed it, or it was counted before, and nothing was to be done.
                     counts = Counts::default();
                 }
-                let hash = self.hash(&unit.found.did);
                 self.pages.settle(unit.page, hash, &counts);
             }
         }
@@ -407,10 +408,13 @@ impl Run {
             true => SAVE_MUCH_EVERY,
             false => SAVE_EVERY,
         };
-        match self.saved.elapsed() + SAVE_EVERY / 2 < pause {
-            true => Ok(()),
-            false => self.save(false).await,
+        if self.saved.elapsed() + SAVE_EVERY / 2 < pause {
+            return Ok(());
         }
+        let listed = self.job.body.listed;
+        self.save(false).await?;
+        self.job.body.listed |= listed;
+        Ok(())
     }
 
     /// Saves what may be claimed; at the end waits until all may.
@@ -437,11 +441,8 @@ impl Run {
         }
         body.updated = self.tools.clock.now_micros();
         // What is stored is of what is settled: of the rest nobody could say later how much it is.
-        let listed = body.listed;
         body.listed = body.checkpoint.source >= body.sources.len();
-        self.job.save(&*self.tools.store).await?;
-        self.job.body.listed |= listed && !all;
-        Ok(())
+        self.job.save(&*self.tools.store).await
     }
 }
 

@@ -128,7 +128,8 @@ impl Run {
         }
     }
 
-    /// Takes in what was listed before this run, so that it is neither fetched for a second list nor as one that nobody listed.
+    /// Takes in what was listed before this run, so that it is not asked for as what nobody listed. More may be listed by now: what
+    /// is still to come is fetched all the same.
     pub(super) fn found_before(&mut self, page: Result<FoundPage, DiscoverError>) {
         self.asking = false;
         let (Some(at), Some(until)) = (self.before.at.take(), self.next.clone()) else {
@@ -136,14 +137,9 @@ impl Run {
         };
         let next = match page {
             Ok(page) => {
-                for found in &page.repos {
-                    let hash = self.hash(&found.did);
-                    match at.source < until.source {
-                        true => self.listed.insert(hash),
-                        // It may be of a page that is still to come.
-                        false => self.before.seen.insert(hash),
-                    };
-                }
+                let hashes = page.repos.iter().map(|found| self.hash(&found.did));
+                let hashes: Vec<u64> = hashes.collect();
+                self.before.seen.extend(hashes);
                 at.behind(page.next)
             }
             Err(DiscoverError::Host { next, .. }) => at.behind(next),
@@ -153,7 +149,7 @@ impl Run {
                 return;
             }
         };
-        let room = self.listed.len() + self.before.seen.len() < MAX_LISTED;
+        let room = self.before.seen.len() < MAX_LISTED;
         self.before.at =
             Some(next).filter(|next| room && next.source <= until.source && *next != until);
     }
@@ -164,8 +160,7 @@ impl Run {
 pub(super) struct Before {
     /// Where they are listed again; `None`: nowhere, or no more.
     pub at: Option<Checkpoint>,
-    /// Those of the source that the checkpoint is in.
-    seen: HashSet<u64>,
+    pub seen: HashSet<u64>,
 }
 
 impl Before {
