@@ -14,7 +14,7 @@
 //! }).unwrap();
 //! println!("{} {}", network.plc_url(), network.relay_url());
 //! for did in network.dids() {
-//!     if let Some(Expected::Records { rev, records }) = network.expected(did) {
+//!     if let Some(Expected::Records { rev, records }) = network.expected(&did) {
 //!         println!("{did} {rev}: {} records", records.len());
 //!     }
 //! }
