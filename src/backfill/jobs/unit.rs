@@ -333,7 +333,12 @@ async fn copy(
     let asked = tools.clock.now_micros();
     match repository::read(tools, plan, found, target, asked, cancel).await {
         Ok(Some(written)) => Ok(Fetched::Repository(written)),
-        Ok(None) => Ok(Fetched::Unchanged),
+        // It names no revision, so that it may be behind what its host has.
+        Ok(None) => Err(Failure::new(
+            "old_copy",
+            "the relay's copy has nothing newer than the window's start",
+            false,
+        )),
         Err(repository::ReadError::Fetch(error)) => Err(error.into()),
         Err(repository::ReadError::Failed(failure)) => Err(failure),
     }
