@@ -22,9 +22,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use penstock::backfill::jobs::{Force, JobRequest};
+use penstock::fetch::{FetchLimits, FetchOptions, Fetcher};
 use penstock::store::Store;
 use penstock::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use penstock_loadtest::network::{Network, Options};
+use tokio_util::sync::CancellationToken;
 
 use cluster::Cluster;
 use keyspaces::Keyspace;
@@ -127,17 +129,23 @@ async fn run(kind: &str, store: &Arc<dyn Store>, repos: usize, records: usize, r
 
 /// Bytes of all CARs; the hosts make them at the first time.
 async fn sizes(network: &Network) -> u64 {
-    let client = reqwest::Client::builder()
-        .timeout(Duration::from_secs(600))
-        .build()
-        .unwrap();
+    let fetcher = Fetcher::new(&FetchOptions {
+        allow_private: true,
+        ..FetchOptions::default()
+    });
+    let fetcher = fetcher.unwrap();
+    let limits = FetchLimits {
+        bytes: u64::MAX,
+        time: Duration::from_secs(600),
+        idle: Duration::from_secs(600),
+    };
+    let never = CancellationToken::new();
     let hosts: Vec<&str> = network.host_urls().collect();
     let mut bytes = 0;
     for did in network.dids() {
         let host = hosts[network.host_of(&did).unwrap()];
         let url = format!("{host}/xrpc/com.atproto.sync.getRepo?did={did}");
-        let answer = client.get(url).send().await.unwrap();
-        bytes += answer.bytes().await.unwrap().len() as u64;
+        bytes += fetcher.get(&url, limits, &never).await.unwrap().len() as u64;
     }
     bytes
 }

@@ -75,6 +75,12 @@ impl Bucket {
         self.told
     }
 
+    /// When there is something again of a budget of which nothing is left.
+    pub(super) fn spent_until(&self, now: Instant) -> Option<Instant> {
+        let (pace, until) = self.told?;
+        (pace <= 0.0 && self.tokens < 1.0 && until > now).then_some(until)
+    }
+
     /// Lets a pace that others were told count here too, if it is a faster one.
     pub(super) fn share(&mut self, told: (f64, Instant)) {
         if told.0 > self.told.map_or(self.full, |(pace, _)| pace) {
@@ -129,7 +135,9 @@ mod tests {
         assert!(!bucket.tell(120, MINUTE, now));
         let count = taken(&mut bucket, &mut now, MINUTE);
         assert!((119..=131).contains(&count), "{count}");
+        assert_eq!(bucket.spent_until(now), None);
         assert!(bucket.tell(0, MINUTE, now));
+        assert_eq!(bucket.spent_until(now), Some(now + MINUTE));
         assert_eq!(bucket.take(now), Err(now + MINUTE));
         let later = now + MINUTE;
         assert!(bucket.take(later + Duration::from_millis(101)).is_ok());

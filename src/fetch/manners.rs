@@ -3,6 +3,7 @@
 //! A request holds a place at its host first and only then one at the address, so that a host that makes its guests wait
 //! keeps nobody from its neighbours. Whoever waits holds nothing but its own future.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -30,6 +31,15 @@ pub(super) struct Manners {
     rate: f64,
     burst: f64,
     times: Times,
+}
+
+/// How a host does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Condition {
+    /// It takes no requests before this time.
+    pub paused_until: Option<Instant>,
+    /// Nothing but failures came from it since.
+    pub failing_since: Option<Instant>,
 }
 
 /// A host as its guest knows it.
@@ -95,6 +105,20 @@ impl Manners {
         };
         place.wait().await?;
         Ok(place)
+    }
+
+    /// How a host does, as far as is known.
+    pub(super) fn condition(&self, name: &str) -> Condition {
+        let Some(host) = self.hosts.known(name) else {
+            return Condition::default();
+        };
+        let now = Instant::now();
+        let state = lock(&host.state);
+        let paused = state.trouble.paused_until(now);
+        Condition {
+            paused_until: paused.max(state.bucket.spent_until(now)),
+            failing_since: state.trouble.failing_since(),
+        }
     }
 
     /// Waits for a place at an address.
@@ -267,6 +291,15 @@ impl<K: Hash + Eq + Clone, V> Remembered<K, V> {
             most,
             entries: Mutex::default(),
         }
+    }
+
+    fn known<Q>(&self, key: &Q) -> Option<Arc<V>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let entries = lock(&self.entries);
+        entries.get(key).map(|(value, _)| Arc::clone(value))
     }
 
     fn get(&self, key: K, make: impl FnOnce() -> V) -> Arc<V> {

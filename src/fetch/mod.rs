@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use body::Body;
 pub use error::{FetchError, SetupError};
+pub use manners::Condition;
 pub use resolve::{Resolver, SystemResolver};
 
 use crate::relay::{tls_config, user_agent};
@@ -156,6 +157,11 @@ impl Fetcher {
     /// Whether private addresses, plain HTTP and any port will do.
     pub fn allows_private(&self) -> bool {
         self.0.guard.allows_private()
+    }
+
+    /// How a host (`host[:port]`) does, so that who has other things to do need not wait for it.
+    pub fn condition(&self, host: &str) -> Condition {
+        self.0.manners.condition(host)
     }
 
     /// A whole answer of at most `limits.bytes` bytes. 429 and its like are waited out.

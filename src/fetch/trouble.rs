@@ -70,6 +70,8 @@ pub(super) struct Trouble {
     refusals: u32,
     paused_until: Option<Instant>,
     failures: u32,
+    /// The first of these.
+    failing_since: Option<Instant>,
     failed_last: Option<Instant>,
     retry_at: Option<Instant>,
     probing: bool,
@@ -89,7 +91,7 @@ impl Trouble {
             return Err(FetchError::BackedOff(host.to_owned()));
         }
         let given_up = self.refused_since.map(|since| since + times.throttled_for);
-        let paused = self.paused_until.filter(|until| *until > now);
+        let paused = self.paused_until(now);
         if paused.is_some() && given_up.is_some_and(|at| at <= now) {
             return Err(FetchError::Throttled(host.to_owned()));
         }
@@ -148,6 +150,7 @@ impl Trouble {
             return;
         }
         self.failed_last = Some(now);
+        self.failing_since.get_or_insert(now);
         self.failures = self.failures.saturating_add(1);
         let pause = doubled(times.failure_min, times.failure_max, self.failures);
         self.retry_at = Some(now + pause.mul_f64(0.75 + fastrand::f64() / 2.0));
@@ -156,7 +159,18 @@ impl Trouble {
     /// The host did what was asked.
     pub(super) fn succeeded(&mut self) {
         self.failures = 0;
+        self.failing_since = None;
         self.retry_at = None;
+    }
+
+    /// Since when it did nothing of what was asked.
+    pub(super) fn failing_since(&self) -> Option<Instant> {
+        self.failing_since
+    }
+
+    /// Until when it said, or made us think, that it wants no requests.
+    pub(super) fn paused_until(&self, now: Instant) -> Option<Instant> {
+        self.paused_until.filter(|until| *until > now)
     }
 }
 

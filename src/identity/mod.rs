@@ -152,25 +152,24 @@ impl Identities {
         did: &str,
         cancel: &CancellationToken,
     ) -> Result<Identity, IdentityError> {
-        let key = Key::of(did);
-        let known = self.0.cache().get(&key);
-        let now = self.0.now();
-        if let Some(entry) = known {
-            let until = self.0.good_until(&key, &entry);
-            let due = until <= now;
-            let usable = match entry.answer {
-                Answer::Known(..) => now < until.saturating_add(seconds(self.0.ages.stale)),
-                _ => !due,
-            };
-            if usable {
-                IDENTITY_CACHE_HITS.with([]).increment(1);
-                if due {
-                    self.ask_in_background(did);
-                }
-                return entry.answer.result(did);
+        if let Some((answer, due)) = self.0.cached(did) {
+            IDENTITY_CACHE_HITS.with([]).increment(1);
+            if due {
+                self.ask_in_background(did);
             }
+            return answer.result(did);
         }
         self.refresh(did, cancel).await
+    }
+
+    /// The host (`host[:port]`) that [`resolve`](Self::resolve) would have to ask; none: the answer is known.
+    pub fn has_to_ask(&self, did: &str) -> Option<Arc<str>> {
+        if self.0.cached(did).is_some() {
+            return None;
+        }
+        let url = self.0.url(did).ok()?;
+        let (_, after) = url.split_once("://")?;
+        after.split('/').next().map(Arc::from)
     }
 
     /// The same, asked anew: what is cached is not believed.
@@ -217,6 +216,19 @@ impl Identities {
 impl Inner {
     fn now(&self) -> u32 {
         u32::try_from(self.clock.now_micros() / 1_000_000).unwrap_or(u32::MAX)
+    }
+
+    /// An answer that may be given without asking, and whether it is to be asked anew.
+    fn cached(&self, did: &str) -> Option<(Answer, bool)> {
+        let key = Key::of(did);
+        let entry = self.cache().get(&key)?;
+        let (until, now) = (self.good_until(&key, &entry), self.now());
+        let due = until <= now;
+        let usable = match entry.answer {
+            Answer::Known(..) => now < until.saturating_add(seconds(self.ages.stale)),
+            _ => !due,
+        };
+        usable.then_some((entry.answer, due))
     }
 
     /// When to ask again: whatever changed of a did:plc is in the export.

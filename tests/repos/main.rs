@@ -10,6 +10,7 @@ mod accounts;
 mod counts;
 mod crawl;
 mod discovery;
+mod hosts;
 #[path = "../installed/mod.rs"]
 mod installed;
 mod jobs;

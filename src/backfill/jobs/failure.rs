@@ -51,9 +51,10 @@ impl Failure {
         self.reason == "backed_off"
     }
 
+    /// Of who was asked, where that is not known better.
     pub fn at(self, host: &str) -> Self {
         Self {
-            host: Some(host.to_owned()),
+            host: self.host.or_else(|| Some(host.to_owned())),
             ..self
         }
     }
@@ -74,7 +75,12 @@ impl From<FetchError> for Failure {
             FetchError::Cancelled => ("cancelled", false),
         };
         let elsewhere = !matches!(error, FetchError::TooLarge { .. } | FetchError::Cancelled);
+        let host = match &error {
+            FetchError::BackedOff(host) | FetchError::Throttled(host) => Some(host.clone()),
+            _ => None,
+        };
         Self {
+            host,
             elsewhere,
             ..Self::new(reason, error, again)
         }

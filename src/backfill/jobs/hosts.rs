@@ -1,19 +1,25 @@
 //! Repositories by the lists of their own hosts, for relays that list hosts but no repositories.
 //!
 //! Hosts are asked one after the other. What has to be kept to go on is a page of hosts, the host in it, and the cursor of its list.
-//! A host that does not answer is left out, and the job says so.
+//! A host that does not answer soon is asked by itself after all others; if it does not answer then, it is left out, and the job says
+//! so.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::discover::{self, DiscoverError, FoundPage, escaped};
 use super::tools::Tools;
+use crate::fetch::FetchError;
 
 /// Pages of one host: ten million accounts are more than any has.
 const MAX_PAGES: u32 = 10_000;
+/// How long one host may keep all others waiting; then it is put off.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Hosts of a page, as the lexicon allows.
 const PAGE: usize = 1000;
 
@@ -107,7 +113,14 @@ impl HostPages {
                 next,
             });
         };
-        match of_host(tools, &host.name, at.repos.as_deref(), at.pages, cancel).await {
+        let asking = of_host(tools, &host.name, at.repos.as_deref(), at.pages, cancel);
+        let too_slow = |_| {
+            Err(DiscoverError::Fetch(FetchError::TooSlow {
+                host: host.name.clone(),
+                limit: PATIENCE,
+            }))
+        };
+        match timeout(PATIENCE, asking).await.unwrap_or_else(too_slow) {
             Ok(FoundPage { repos, next: None }) => Ok(FoundPage { repos, next }),
             Ok(FoundPage { repos, next: more }) => {
                 at.host = Some(host.name.clone());

@@ -252,6 +252,30 @@ impl JobBody {
         })
     }
 
+    /// Lets a host wait until the others were asked: it becomes a source of its own, before those that are held. `false`: it was, or
+    /// too many were.
+    pub fn put_off(&mut self, host: &str) -> bool {
+        let mut bytes = host.len();
+        for source in &self.sources {
+            match source {
+                Source::Host { host: other } if other == host => return false,
+                Source::Host { host: other } => bytes += other.len(),
+                _ => {}
+            }
+        }
+        if bytes > HOST_BYTES {
+            return false;
+        }
+        let held = |source: &Source| matches!(source, Source::Held { .. });
+        let place = self.sources.iter().position(held);
+        let source = Source::Host {
+            host: host.to_owned(),
+        };
+        self.sources
+            .insert(place.unwrap_or(self.sources.len()), source);
+        true
+    }
+
     /// Notes a host that does not list its repositories.
     pub fn lose_host(&mut self, host: &str, error: &impl ToString) {
         // Escapes would make it longer where it is stored.
@@ -401,6 +425,26 @@ mod tests {
     use super::*;
     use crate::store::Store;
     use crate::store::memory::MemoryStore;
+
+    #[test]
+    fn a_host_is_put_off_once_and_before_what_is_held() {
+        let mut body = JobBody::new(JobRequest::default(), JobType::FullSync, String::new(), 0);
+        let relay = || Source::Hosts {
+            relay: "https://r".to_owned(),
+        };
+        let host = |name: &str| Source::Host {
+            host: name.to_owned(),
+        };
+        let held = || Source::Held { hidden: true };
+        body.sources = vec![relay(), held()];
+        assert!(body.put_off("a") && body.put_off("b") && !body.put_off("a"));
+        assert_eq!(body.sources, [relay(), host("a"), host("b"), held()]);
+        let mut many = 0;
+        while body.put_off(&format!("{many:0>253}")) {
+            many += 1;
+        }
+        assert_eq!(many, HOST_BYTES / 253);
+    }
 
     #[tokio::test]
     async fn whatever_hosts_say_the_job_can_be_stored() {

@@ -1,12 +1,14 @@
 //! The standing job: works the rows of `repairs` off, slowly and for ever.
 //!
 //! A pass walks over all rows. What fails is tried again later, each time after a longer while; its attempts are the failures of
-//! this job, so that they are seen like those of any other one.
+//! this job, so that they are seen like those of any other one. What would have to wait for its host is left to the next pass.
 
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::discover::{DiscoverError, Found, Lister, Source};
@@ -16,14 +18,19 @@ use super::record::{Counts, Job};
 use super::roster::REPAIRS;
 use super::run::failure_key;
 use super::tools::Tools;
+use super::turns::may_take;
 use super::unit::{self, Fetched, Outcome, Plan, Target};
 use crate::store::{JobFailure, RepairKind, StoreError};
 use crate::telemetry::metrics as names;
 
-/// Repositories that are repaired at once.
-const AT_ONCE: usize = 8;
+/// Repositories that are repaired at once; most of them wait for their hosts or for the store,
+const AT_ONCE: usize = 256;
+/// and of those, of one host.
+const PER_HOST: usize = 8;
 /// Between two passes.
 const PASS_EVERY: Duration = Duration::from_secs(5);
+/// The same, while some wait only for others of their host.
+const CROWDED_EVERY: Duration = Duration::from_millis(500);
 /// After the first failure; doubles.
 const FIRST_WAIT: u64 = 60_000_000;
 /// The longest wait (microseconds).
@@ -47,90 +54,196 @@ pub(super) async fn run(
     live: Arc<Live>,
     shutdown: CancellationToken,
 ) -> Result<(), StoreError> {
-    let mut job = live.job();
+    let mut repairs = Repairs::new(tools.clone(), live.clone(), shutdown.clone());
     while !shutdown.is_cancelled() {
-        let passed = shutdown
-            .run_until_cancelled(pass(&tools, &live, &mut job, &shutdown))
-            .await;
-        match passed {
+        match shutdown.run_until_cancelled(repairs.pass()).await {
             Some(Ok(())) | None => {}
             Some(Err(StoreError::Unavailable(error))) => {
                 tracing::warn!(error, "the repairs wait for the store");
                 live.read_again(&*tools.store).await?;
-                job = live.job();
+                repairs.job = live.job();
             }
             Some(Err(error)) => return Err(error),
         }
-        let wait = tokio::time::sleep(PASS_EVERY);
+        let wait = match repairs.shared.crowded.swap(false, Ordering::Relaxed) {
+            true => CROWDED_EVERY,
+            false => PASS_EVERY,
+        };
+        let wait = tokio::time::sleep(wait);
         let _ = shutdown.run_until_cancelled(wait).await;
     }
     Ok(())
 }
 
-/// One walk over all rows.
-async fn pass(
-    tools: &Arc<Tools>,
-    live: &Live,
-    job: &mut Job,
-    shutdown: &CancellationToken,
-) -> Result<(), StoreError> {
-    let mut working: JoinSet<Result<Counts, StoreError>> = JoinSet::new();
-    let lister = Lister::new(REPAIRS);
-    let mut cursor: Option<String> = None;
-    let mut waiting = 0;
-    let before = job.body.counts.clone();
-    loop {
-        let page = lister
-            .page(tools, &Source::Repairs, cursor.as_deref(), shutdown)
-            .await;
-        let page = match page {
-            Ok(page) => page,
-            Err(DiscoverError::Store(error)) => return Err(error),
-            Err(error) => return Err(StoreError::Failed(error.to_string())),
-        };
-        for found in page.repos {
-            waiting += 1;
-            let Some(attempts) = due(tools, &found).await? else {
-                continue;
+/// The standing job at work.
+struct Repairs {
+    live: Arc<Live>,
+    job: Job,
+    shared: Arc<Hosts>,
+    working: JoinSet<(String, Result<Counts, StoreError>)>,
+    /// DIDs that are being worked on.
+    busy: HashSet<String>,
+}
+
+impl Repairs {
+    fn new(tools: Arc<Tools>, live: Arc<Live>, shutdown: CancellationToken) -> Self {
+        Self {
+            job: live.job(),
+            live,
+            shared: Arc::new(Hosts {
+                tools,
+                places: Mutex::default(),
+                crowded: AtomicBool::new(false),
+                pace: tokio::sync::Mutex::default(),
+                shutdown,
+            }),
+            working: JoinSet::new(),
+            busy: HashSet::new(),
+        }
+    }
+
+    /// One walk over all rows. What was begun in it may end in a later one.
+    async fn pass(&mut self) -> Result<(), StoreError> {
+        let before = self.job.body.counts.clone();
+        let waiting = self.walk().await?;
+        while let Some(ended) = self.working.try_join_next() {
+            self.count(ended)?;
+        }
+        let mut counts = self.job.body.counts.clone();
+        counts.found = counts.processed + waiting;
+        self.job.body.counts = counts.clone();
+        let same = before == counts;
+        self.live.show(&self.job, counts);
+        match same {
+            true => Ok(()),
+            false => self.job.save(&*self.shared.tools.store).await,
+        }
+    }
+
+    /// Begins with what is due; gives how many wait.
+    async fn walk(&mut self) -> Result<u64, StoreError> {
+        let (tools, shutdown) = (self.shared.tools.clone(), self.shared.shutdown.clone());
+        let lister = Lister::new(REPAIRS);
+        let mut cursor: Option<String> = None;
+        let mut waiting = 0;
+        loop {
+            let page = lister
+                .page(&tools, &Source::Repairs, cursor.as_deref(), &shutdown)
+                .await;
+            let page = match page {
+                Ok(page) => page,
+                Err(DiscoverError::Store(error)) => return Err(error),
+                Err(error) => return Err(StoreError::Failed(error.to_string())),
             };
-            if working.len() >= AT_ONCE
-                && let Some(ended) = working.join_next().await
-            {
-                count(tools, live, job, ended)?;
+            for found in page.repos {
+                waiting += 1;
+                if !self.busy.contains(&found.did)
+                    && let Some(attempts) = due(&tools, &found).await?
+                {
+                    self.begin(found, attempts).await?;
+                }
             }
-            let (tools, shutdown) = (tools.clone(), shutdown.clone());
-            let pause = tools.options.repair_pause;
-            working.spawn(async move { repair(&tools, &found, attempts, &shutdown).await });
-            tokio::time::sleep(pause).await;
-        }
-        cursor = page.next;
-        if cursor.is_none() {
-            break;
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok(waiting);
+            }
         }
     }
-    while let Some(ended) = working.join_next().await {
-        count(tools, live, job, ended)?;
+
+    async fn begin(&mut self, found: Found, attempts: u32) -> Result<(), StoreError> {
+        while self.working.len() >= AT_ONCE
+            && let Some(ended) = self.working.join_next().await
+        {
+            self.count(ended)?;
+        }
+        self.busy.insert(found.did.clone());
+        let shared = self.shared.clone();
+        self.working.spawn(async move {
+            let repaired = repair(&shared, &found, attempts).await;
+            (found.did, repaired)
+        });
+        Ok(())
     }
-    job.body.counts.found = job.body.counts.processed + waiting;
-    live.show(job, job.body.counts.clone());
-    match before == job.body.counts {
-        true => Ok(()),
-        false => job.save(&*tools.store).await,
+
+    /// Takes what ended. Where the store was not there the row stays, and a later pass takes it.
+    fn count(
+        &mut self,
+        ended: Result<(String, Result<Counts, StoreError>), JoinError>,
+    ) -> Result<(), StoreError> {
+        let (did, counts) =
+            ended.map_err(|error| StoreError::Failed(format!("a repair ended: {error}")))?;
+        self.busy.remove(&did);
+        let counts = match counts {
+            Err(StoreError::Unavailable(error)) => {
+                tracing::warn!(did, error, "a repair waits for the store");
+                return Ok(());
+            }
+            counts => counts?,
+        };
+        self.job.body.counts.add(&counts);
+        self.job.body.updated = self.shared.tools.clock.now_micros();
+        self.live.show(&self.job, self.job.body.counts.clone());
+        Ok(())
     }
 }
 
-fn count(
-    tools: &Tools,
-    live: &Live,
-    job: &mut Job,
-    ended: Result<Result<Counts, StoreError>, tokio::task::JoinError>,
-) -> Result<(), StoreError> {
-    let counts =
-        ended.map_err(|error| StoreError::Failed(format!("a repair ended: {error}")))??;
-    job.body.counts.add(&counts);
-    job.body.updated = tools.clock.now_micros();
-    live.show(job, job.body.counts.clone());
-    Ok(())
+/// What all repairs share: places at the hosts, so that those that wait for one of them leave room for the others.
+struct Hosts {
+    tools: Arc<Tools>,
+    places: Mutex<Places>,
+    /// Whether some found no place since the last pass.
+    crowded: AtomicBool,
+    /// Held for the pause between two repairs.
+    pace: tokio::sync::Mutex<()>,
+    shutdown: CancellationToken,
+}
+
+/// Repairs at all hosts, and at each.
+#[derive(Default)]
+struct Places {
+    taken: usize,
+    by_host: HashMap<Arc<str>, usize>,
+}
+
+/// A place at a host.
+struct Place<'a> {
+    hosts: &'a Hosts,
+    host: Arc<str>,
+}
+
+impl Hosts {
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place at a host that takes requests now.
+    fn place(&self, host: Arc<str>) -> Option<Place<'_>> {
+        if self.tools.fetcher.condition(&host).paused_until.is_some() {
+            return None;
+        }
+        let mut places = self.places();
+        let here = places.by_host.get(&host).copied().unwrap_or_default();
+        if !may_take(here, PER_HOST, places.taken, AT_ONCE) {
+            self.crowded.store(true, Ordering::Relaxed);
+            return None;
+        }
+        places.taken += 1;
+        places.by_host.insert(host.clone(), here + 1);
+        Some(Place { hosts: self, host })
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut places = self.hosts.places();
+        places.taken -= 1;
+        match places.by_host.get_mut(&self.host) {
+            Some(here) if *here > 1 => *here -= 1,
+            _ => {
+                places.by_host.remove(&self.host);
+            }
+        }
+    }
 }
 
 /// How often a repository was tried, if it is to be tried now.
@@ -145,12 +258,8 @@ async fn due(tools: &Tools, found: &Found) -> Result<Option<u32>, StoreError> {
     })
 }
 
-async fn repair(
-    tools: &Tools,
-    found: &Found,
-    attempts: u32,
-    cancel: &CancellationToken,
-) -> Result<Counts, StoreError> {
+async fn repair(hosts: &Hosts, found: &Found, attempts: u32) -> Result<Counts, StoreError> {
+    let tools = &*hosts.tools;
     let of_content = found
         .repairs
         .iter()
@@ -160,12 +269,15 @@ async fn repair(
         let failure = Failure::new("opted_out", message, true);
         return later(tools, found, attempts + 1, failure).await;
     }
-    let outcome = match attempt(tools, found, cancel).await? {
+    let outcome = match attempt(hosts, found).await? {
         // Where to, or by what, is known by now.
-        Outcome::Failed(failure) if matches!(failure.reason, "moved" | "overtaken") => {
-            attempt(tools, found, cancel).await?
+        Some(Outcome::Failed(failure)) if matches!(failure.reason, "moved" | "overtaken") => {
+            attempt(hosts, found).await?
         }
         outcome => outcome,
+    };
+    let Some(outcome) = outcome else {
+        return Ok(Counts::default());
     };
     // What the answer did not satisfy stays, and is asked for again like a failure. What it asks anew has its own turn.
     let left = tools.store.repairs_of(&found.did).await?;
@@ -183,18 +295,29 @@ async fn repair(
     }
 }
 
-async fn attempt(
-    tools: &Tools,
-    found: &Found,
-    cancel: &CancellationToken,
-) -> Result<Outcome, StoreError> {
-    match unit::resolve(tools, &PLAN, found, cancel).await {
-        Err(outcome) => Ok(outcome),
-        Ok(target) => match fetch(tools, found, &target, cancel).await {
-            Ok(fetched) => unit::finish(tools, &PLAN, found, fetched).await,
-            Err(failure) => Ok(Outcome::Failed(failure)),
-        },
+/// `None`: a host that has to be asked is busy, or wants no requests for a while.
+async fn attempt(hosts: &Hosts, found: &Found) -> Result<Option<Outcome>, StoreError> {
+    let (tools, cancel) = (&*hosts.tools, &hosts.shutdown);
+    let asked = tools.identities.has_to_ask(&found.did);
+    let place = asked.map(|host| hosts.place(host));
+    if matches!(place, Some(None)) {
+        return Ok(None);
     }
+    let target = match unit::resolve(tools, &PLAN, found, cancel).await {
+        Ok(target) => target,
+        Err(outcome) => return Ok(Some(outcome)),
+    };
+    drop(place);
+    let Some(_place) = hosts.place(target.host.clone()) else {
+        return Ok(None);
+    };
+    let pause = hosts.pace.lock().await;
+    tokio::time::sleep(tools.options.repair_pause).await;
+    drop(pause);
+    Ok(Some(match fetch(tools, found, &target, cancel).await {
+        Ok(fetched) => unit::finish(tools, &PLAN, found, fetched).await?,
+        Err(failure) => Outcome::Failed(failure),
+    }))
 }
 
 /// Asks the host, then the relays.

@@ -1,8 +1,9 @@
 //! One job at work: pages of repositories come in, wait by host, are fetched, and are settled.
 //!
 //! Everything happens in one loop over steps that end; the state between two steps is plain. At most [`MAX_UNITS`] repositories are
-//! on their way: while they are, no page is asked for. Each waits in the queue of its own host, so that a host that is slow or
-//! dead holds no place that another one could use.
+//! on their way: while they are, no page is asked for. Each waits in the queue of the host that is to be asked, first for its
+//! identity and then for itself, so that a host that is slow or dead holds no place that another one could use; one that wants no
+//! requests for a while rests.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -30,8 +31,10 @@ use listing::Before;
 
 /// Repositories that are found and not settled, of one job.
 const MAX_UNITS: usize = 20_000;
-/// Identities that are resolved at once.
-const MAX_RESOLVING: usize = 64;
+/// Identities that are resolved at once,
+const MAX_RESOLVING: usize = 96;
+/// and of those, by one host: the PLC directory, as a rule.
+const RESOLVING_PER_HOST: usize = 32;
 /// How long everything waits for the directory's export,
 const FILL_PATIENCE: Duration = Duration::from_secs(600);
 /// and how many identities are resolved at once beside it from then on.
@@ -54,8 +57,9 @@ struct Unit {
     found: Found,
     page: u64,
     attempts: u32,
-    /// How often its host was left alone when its turn came: no attempt of its own.
+    /// How often its host was left alone when its turn came, and had answered nobody since the first time: no attempt of its own.
     refusals: u32,
+    refused_since: Option<Instant>,
     /// Relays that were asked for their copy,
     relays: usize,
     /// and why: what its own host said.
@@ -64,19 +68,53 @@ struct Unit {
     counts: Counts,
 }
 
+impl Unit {
+    fn new(found: Found, page: u64) -> Self {
+        Self {
+            found,
+            page,
+            attempts: 0,
+            refusals: 0,
+            refused_since: None,
+            relays: 0,
+            failure: None,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Its host is left alone, for it has been failing since then: how often that was so. A host that answers others now and then is
+    /// not gone, and is waited for.
+    fn refused(&mut self, failing_since: Option<Instant>) -> &mut u32 {
+        let gone = |first| failing_since.is_some_and(|since| since <= first);
+        if !self.refused_since.is_some_and(gone) {
+            (self.refusals, self.refused_since) = (0, Some(Instant::now()));
+        }
+        &mut self.refusals
+    }
+}
+
 /// What ended.
 enum Step {
     Page(Result<FoundPage, DiscoverError>),
     /// Its host, or that nothing has to be fetched.
-    Resolved(Unit, Result<unit::Target, Outcome>),
+    Resolved(Unit, Arc<str>, Result<unit::Target, Outcome>),
     /// Its place at the host is free again.
     Fetched(Unit, unit::Target, Result<Fetched, Failure>),
     Finished(Unit, Result<Outcome, StoreError>),
     /// It failed a while ago.
     Again(Unit),
+    /// A host may be asked again.
+    Rested(Asking, Arc<str>),
     Settled(Unit, Result<Counts, StoreError>),
     /// The identities of the directory's export.
     Filled(Result<Filled, FetchError>),
+}
+
+/// What a host is asked for.
+#[derive(Debug, Clone, Copy)]
+enum Asking {
+    Identity,
+    Repository,
 }
 
 /// How a run ended.
@@ -97,10 +135,9 @@ pub(super) struct Run {
     pages: Pages,
     lister: Arc<Lister>,
     steps: JoinSet<Step>,
-    hosts: Turns<(Unit, unit::Target)>,
-    unresolved: VecDeque<Unit>,
-    resolving: usize,
-    fetching: usize,
+    /// Those whose host is not known, by who is to be asked for it; nobody, where it is cached.
+    identities: Turns<Unit>,
+    repositories: Turns<(Unit, unit::Target)>,
     units: usize,
     /// Where the next page is; `None` once all are listed.
     next: Option<Checkpoint>,
@@ -132,7 +169,6 @@ impl Run {
         let plan = Arc::new(Plan::of(&job));
         let body = &mut job.body;
         let checkpoint = body.checkpoint.clone();
-        let hosts = Turns::new(tools.options.per_host);
         body.listed = checkpoint.source >= body.sources.len();
         Self {
             pages: Pages::at(Progress {
@@ -144,15 +180,13 @@ impl Run {
             mends: resumed || body.retrying,
             lister: Arc::new(Lister::new(job.id)),
             next: (!body.listed).then_some(checkpoint),
+            identities: Turns::new(RESOLVING_PER_HOST, MAX_RESOLVING),
+            repositories: Turns::new(tools.options.per_host, MAX_FETCHING),
             tools,
             plan,
             live,
             job,
             steps: JoinSet::new(),
-            hosts,
-            unresolved: VecDeque::new(),
-            resolving: 0,
-            fetching: 0,
             units: 0,
             asking: false,
             listing_failures: 0,
@@ -204,21 +238,23 @@ impl Run {
             self.ask(at, Duration::ZERO);
         }
         self.fill_identities();
-        while self.resolving < self.may_resolve()
-            && let Some(unit) = self.unresolved.pop_front()
-        {
-            self.resolving += 1;
+        while let Some((host, unit)) = self.identities.next(self.may_resolve()) {
+            if self.has_to_rest(Asking::Identity, &host) {
+                self.identities.rest(&host, unit);
+                continue;
+            }
             let (tools, plan, cancel) =
                 (self.tools.clone(), self.plan.clone(), self.cancel.clone());
             self.steps.spawn(async move {
                 let target = unit::resolve(&tools, &plan, &unit.found, &cancel).await;
-                Step::Resolved(unit, target)
+                Step::Resolved(unit, host, target)
             });
         }
-        while self.fetching < MAX_FETCHING
-            && let Some((unit, target)) = self.hosts.next()
-        {
-            self.fetching += 1;
+        while let Some((host, (unit, target))) = self.repositories.next(MAX_FETCHING) {
+            if self.has_to_rest(Asking::Repository, &host) {
+                self.repositories.rest(&host, (unit, target));
+                continue;
+            }
             let (tools, plan, cancel) =
                 (self.tools.clone(), self.plan.clone(), self.cancel.clone());
             self.steps.spawn(async move {
@@ -226,6 +262,31 @@ impl Run {
                 Step::Fetched(unit, target, fetched)
             });
         }
+    }
+
+    /// Whether a host said that it wants no requests for a while; it is woken then.
+    fn has_to_rest(&mut self, asking: Asking, host: &Arc<str>) -> bool {
+        let Some(until) = self.tools.fetcher.condition(host).paused_until else {
+            return false;
+        };
+        let host = host.clone();
+        self.steps.spawn(async move {
+            tokio::time::sleep_until(until).await;
+            Step::Rested(asking, host)
+        });
+        true
+    }
+
+    /// Lets a repository wait for who knows its host.
+    fn find_host(&mut self, unit: Unit) {
+        let host = self.tools.identities.has_to_ask(&unit.found.did);
+        self.identities.wait(&host.unwrap_or_default(), unit);
+    }
+
+    /// Lets it wait for its host.
+    fn wait_for_host(&mut self, unit: Unit, target: unit::Target) {
+        let host = target.host.clone();
+        self.repositories.wait(&host, (unit, target));
     }
 
     /// Has the identities from the directory's export, where they are many.
@@ -279,20 +340,16 @@ impl Run {
             Step::Page(page) if self.before.at.is_some() => self.found_before(page),
             Step::Page(Ok(page)) => self.found(page),
             Step::Page(Err(error)) => return Ok(self.not_listed(error)),
-            Step::Resolved(unit, target) => {
-                self.resolving -= 1;
+            Step::Resolved(unit, host, target) => {
+                self.identities.leave(&host);
                 match target {
-                    Ok(target) => {
-                        let host = target.host.clone();
-                        self.hosts.wait(&host, (unit, target));
-                    }
+                    Ok(target) => self.wait_for_host(unit, target),
                     Err(Outcome::Failed(failure)) => self.failed(unit, None, failure),
                     Err(outcome) => self.settle(unit, outcome),
                 }
             }
             Step::Fetched(unit, target, fetched) => {
-                self.fetching -= 1;
-                self.hosts.leave(&target.host);
+                self.repositories.leave(&target.host);
                 match fetched {
                     Ok(fetched) => self.finish(unit, fetched),
                     Err(failure) => self.failed(unit, Some(target), failure),
@@ -306,7 +363,9 @@ impl Run {
                 }
                 outcome => self.settle(unit, outcome),
             },
-            Step::Again(unit) => self.unresolved.push_back(unit),
+            Step::Again(unit) => self.find_host(unit),
+            Step::Rested(Asking::Identity, host) => self.identities.wake(&host),
+            Step::Rested(Asking::Repository, host) => self.repositories.wake(&host),
             Step::Filled(filled) => self.filled(filled),
             Step::Settled(unit, counts) => {
                 self.units -= 1;
@@ -357,8 +416,7 @@ impl Run {
             let target = target.at_relay(relay);
             unit.relays += 1;
             unit.failure = Some(failure);
-            let host = target.host.clone();
-            self.hosts.wait(&host, (unit, target));
+            self.wait_for_host(unit, target);
             return;
         }
         self.settle(unit, Outcome::Failed(failure));
@@ -371,7 +429,10 @@ impl Run {
         }
         let options = &self.tools.options;
         let tried = match failure.is_of_host() {
-            true => &mut unit.refusals,
+            true => {
+                let host = failure.host.as_deref().unwrap_or_default();
+                unit.refused(self.tools.fetcher.condition(host).failing_since)
+            }
             false => &mut unit.attempts,
         };
         *tried += 1;

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::super::discover::{DiscoverError, Found, FoundPage, Source};
-use super::super::record::{Checkpoint, Counts};
+use super::super::record::Checkpoint;
 use super::{LISTING_ATTEMPTS, Run, Step, Unit, hash};
 use crate::slot::slot_of;
 
@@ -35,7 +35,23 @@ impl Run {
             return self.fall_back(&error);
         }
         let attempts = self.tools.options.attempts;
+        let source = self.next.as_ref().map(|at| at.source);
+        let source = source.and_then(|at| self.job.body.sources.get(at));
+        let one_of_many = matches!(source, Some(Source::Hosts { .. }));
         match error {
+            DiscoverError::Host {
+                host,
+                error,
+                next,
+                again: true,
+            } if one_of_many && self.job.body.put_off(&host) => {
+                tracing::info!(job = self.job.id, host, %error, "a host is asked for its list after the others");
+                self.found(FoundPage {
+                    repos: Vec::new(),
+                    next,
+                });
+                None
+            }
             DiscoverError::Host {
                 host,
                 error,
@@ -101,15 +117,9 @@ impl Run {
         let by = |found: &Found| hash(job, &found.did);
         let number = self.pages.begin(&mut repos, by, next.clone());
         self.units += repos.len();
-        self.unresolved.extend(repos.into_iter().map(|found| Unit {
-            found,
-            page: number,
-            attempts: 0,
-            refusals: 0,
-            relays: 0,
-            failure: None,
-            counts: Counts::default(),
-        }));
+        for found in repos {
+            self.find_host(Unit::new(found, number));
+        }
         let more = next.source < self.job.body.sources.len();
         self.job.body.listed = !more;
         self.next = more.then_some(next);
