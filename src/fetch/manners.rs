@@ -36,10 +36,10 @@ pub(super) struct Manners {
 /// How a host does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Condition {
-    /// It takes no requests before this time.
-    pub paused_until: Option<Instant>,
-    /// Nothing but failures came from it since.
-    pub failing_since: Option<Instant>,
+    /// It is not asked anything before this time: it said so, or it fails and is left alone.
+    pub rests_until: Option<Instant>,
+    /// It did nothing but fail, and is left alone since but for one question now and then.
+    pub left_alone_since: Option<Instant>,
 }
 
 /// A host as its guest knows it.
@@ -114,10 +114,15 @@ impl Manners {
         };
         let now = Instant::now();
         let state = lock(&host.state);
-        let paused = state.trouble.paused_until(now);
+        let left_alone = state.trouble.left_alone_until(now);
+        let rests = [
+            left_alone,
+            state.trouble.paused_until(now),
+            state.bucket.spent_until(now),
+        ];
         Condition {
-            paused_until: paused.max(state.bucket.spent_until(now)),
-            failing_since: state.trouble.failing_since(),
+            rests_until: rests.into_iter().flatten().max(),
+            left_alone_since: state.trouble.left_alone_since(),
         }
     }
 

@@ -8,6 +8,8 @@ use super::FetchError;
 
 /// Failures in a row that only delay the next request; from this one on a host is left alone.
 const PATIENCE: u32 = 3;
+/// When to look again while it is asked whether it is back.
+const PROBE: Duration = Duration::from_millis(200);
 /// Longest pause that a host's headers may ask for.
 const PAUSE_MAX: Duration = Duration::from_secs(3600);
 /// Shortest pause after a refusal.
@@ -70,8 +72,8 @@ pub(super) struct Trouble {
     refusals: u32,
     paused_until: Option<Instant>,
     failures: u32,
-    /// The first of these.
-    failing_since: Option<Instant>,
+    /// Since they were too many.
+    left_alone_since: Option<Instant>,
     failed_last: Option<Instant>,
     retry_at: Option<Instant>,
     probing: bool,
@@ -150,8 +152,10 @@ impl Trouble {
             return;
         }
         self.failed_last = Some(now);
-        self.failing_since.get_or_insert(now);
         self.failures = self.failures.saturating_add(1);
+        if self.failures >= PATIENCE {
+            self.left_alone_since.get_or_insert(now);
+        }
         let pause = doubled(times.failure_min, times.failure_max, self.failures);
         self.retry_at = Some(now + pause.mul_f64(0.75 + fastrand::f64() / 2.0));
     }
@@ -159,13 +163,22 @@ impl Trouble {
     /// The host did what was asked.
     pub(super) fn succeeded(&mut self) {
         self.failures = 0;
-        self.failing_since = None;
+        self.left_alone_since = None;
         self.retry_at = None;
     }
 
-    /// Since when it did nothing of what was asked.
-    pub(super) fn failing_since(&self) -> Option<Instant> {
-        self.failing_since
+    /// Since when it is left alone but for one question now and then.
+    pub(super) fn left_alone_since(&self) -> Option<Instant> {
+        self.left_alone_since
+    }
+
+    /// When a host that is left alone may be asked whether it is back.
+    pub(super) fn left_alone_until(&self, now: Instant) -> Option<Instant> {
+        if self.failures < PATIENCE {
+            return None;
+        }
+        let probed = self.probing.then_some(now + PROBE);
+        self.retry_at.filter(|at| *at > now).or(probed)
     }
 
     /// Until when it said, or made us think, that it wants no requests.
@@ -266,10 +279,13 @@ mod tests {
         trouble.failed(now, now, &TIMES);
         let closed = trouble.allowed("h", now, &TIMES);
         assert!(matches!(closed, Err(FetchError::BackedOff(_))));
+        assert!(trouble.left_alone_until(now) <= Some(now + seconds(5)));
         now += seconds(5);
+        assert_eq!(trouble.left_alone_until(now), None);
         assert_eq!(trouble.allowed("h", now, &TIMES).unwrap(), Allowed::Probe);
         trouble.set_probing(true);
         assert!(trouble.allowed("h", now, &TIMES).is_err());
+        assert_eq!(trouble.left_alone_until(now), Some(now + PROBE));
         for _ in 0..20 {
             trouble.failed(now, now, &TIMES);
         }

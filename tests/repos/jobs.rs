@@ -117,8 +117,6 @@ pub fn check_failures(network: &Network, failures: &BTreeMap<String, String>) {
         };
         let found = failures.get(&did).map(String::as_str);
         let is_right = match found {
-            // Its neighbours failed so often that their host was left alone.
-            Some("backed_off") => !wanted.is_empty(),
             Some(found) => wanted.contains(&found),
             None => wanted.is_empty(),
         };

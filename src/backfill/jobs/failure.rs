@@ -46,9 +46,17 @@ impl Failure {
         }
     }
 
-    /// Whether nothing was asked, for the host is left alone.
-    pub fn is_of_host(&self) -> bool {
-        self.reason == "backed_off"
+    /// A host has failed for long, and is not waited for any more.
+    pub fn left_alone(host: &str) -> Self {
+        Self {
+            again: false,
+            ..FetchError::BackedOff(host.to_owned()).into()
+        }
+    }
+
+    /// Whether nothing was asked, for this host is left alone.
+    pub fn is_left_alone(&self, host: &str) -> bool {
+        self.reason == "backed_off" && self.host.as_deref() == Some(host)
     }
 
     /// Of who was asked, where that is not known better.

@@ -218,7 +218,7 @@ impl Hosts {
 
     /// A place at a host that takes requests now.
     fn place(&self, host: Arc<str>) -> Option<Place<'_>> {
-        if self.tools.fetcher.condition(&host).paused_until.is_some() {
+        if self.tools.fetcher.condition(&host).rests_until.is_some() {
             return None;
         }
         let mut places = self.places();

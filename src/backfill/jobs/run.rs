@@ -25,28 +25,20 @@ use crate::fetch::FetchError;
 use crate::identity::Filled;
 use crate::store::{JobFailure, JobRow, StoreError};
 
+mod asking;
 mod listing;
 
+use asking::Asking;
 use listing::Before;
 
 /// Repositories that are found and not settled, of one job.
 const MAX_UNITS: usize = 20_000;
-/// Identities that are resolved at once,
-const MAX_RESOLVING: usize = 96;
-/// and of those, by one host: the PLC directory, as a rule.
-const RESOLVING_PER_HOST: usize = 32;
-/// How long everything waits for the directory's export,
-const FILL_PATIENCE: Duration = Duration::from_secs(600);
-/// and how many identities are resolved at once beside it from then on.
-const RESOLVING_BESIDE: usize = 4;
-/// Repositories that are fetched at once.
-const MAX_FETCHING: usize = 1024;
 /// How often what was done is saved,
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// and where that is much: more than so many repositories behind the checkpoint.
 const SAVE_MUCH_EVERY: Duration = Duration::from_secs(5);
 const MUCH: usize = 2000;
-/// How often a repository waits for a host that is left alone, before it fails with it.
+/// How often one is told that somebody is left alone who has to be asked for it, before it fails with that.
 const MAX_REFUSALS: u32 = 10;
 /// How often a listing is asked for before the job fails.
 const LISTING_ATTEMPTS: u32 = 8;
@@ -57,9 +49,8 @@ struct Unit {
     found: Found,
     page: u64,
     attempts: u32,
-    /// How often its host was left alone when its turn came, and had answered nobody since the first time: no attempt of its own.
+    /// How often somebody was left alone who had to be asked for it: no attempt of its own.
     refusals: u32,
-    refused_since: Option<Instant>,
     /// Relays that were asked for their copy,
     relays: usize,
     /// and why: what its own host said.
@@ -75,21 +66,10 @@ impl Unit {
             page,
             attempts: 0,
             refusals: 0,
-            refused_since: None,
             relays: 0,
             failure: None,
             counts: Counts::default(),
         }
-    }
-
-    /// Its host is left alone, for it has been failing since then: how often that was so. A host that answers others now and then is
-    /// not gone, and is waited for.
-    fn refused(&mut self, failing_since: Option<Instant>) -> &mut u32 {
-        let gone = |first| failing_since.is_some_and(|since| since <= first);
-        if !self.refused_since.is_some_and(gone) {
-            (self.refusals, self.refused_since) = (0, Some(Instant::now()));
-        }
-        &mut self.refusals
     }
 }
 
@@ -108,13 +88,6 @@ enum Step {
     Settled(Unit, Result<Counts, StoreError>),
     /// The identities of the directory's export.
     Filled(Result<Filled, FetchError>),
-}
-
-/// What a host is asked for.
-#[derive(Debug, Clone, Copy)]
-enum Asking {
-    Identity,
-    Repository,
 }
 
 /// How a run ended.
@@ -180,8 +153,8 @@ impl Run {
             mends: resumed || body.retrying,
             lister: Arc::new(Lister::new(job.id)),
             next: (!body.listed).then_some(checkpoint),
-            identities: Turns::new(RESOLVING_PER_HOST, MAX_RESOLVING),
-            repositories: Turns::new(tools.options.per_host, MAX_FETCHING),
+            identities: Turns::new(asking::RESOLVING_PER_HOST, asking::MAX_RESOLVING),
+            repositories: Turns::new(tools.options.per_host, asking::MAX_FETCHING),
             tools,
             plan,
             live,
@@ -238,55 +211,8 @@ impl Run {
             self.ask(at, Duration::ZERO);
         }
         self.fill_identities();
-        while let Some((host, unit)) = self.identities.next(self.may_resolve()) {
-            if self.has_to_rest(Asking::Identity, &host) {
-                self.identities.rest(&host, unit);
-                continue;
-            }
-            let (tools, plan, cancel) =
-                (self.tools.clone(), self.plan.clone(), self.cancel.clone());
-            self.steps.spawn(async move {
-                let target = unit::resolve(&tools, &plan, &unit.found, &cancel).await;
-                Step::Resolved(unit, host, target)
-            });
-        }
-        while let Some((host, (unit, target))) = self.repositories.next(MAX_FETCHING) {
-            if self.has_to_rest(Asking::Repository, &host) {
-                self.repositories.rest(&host, (unit, target));
-                continue;
-            }
-            let (tools, plan, cancel) =
-                (self.tools.clone(), self.plan.clone(), self.cancel.clone());
-            self.steps.spawn(async move {
-                let fetched = unit::fetch(&tools, &plan, &unit.found, &target, &cancel).await;
-                Step::Fetched(unit, target, fetched)
-            });
-        }
-    }
-
-    /// Whether a host said that it wants no requests for a while; it is woken then.
-    fn has_to_rest(&mut self, asking: Asking, host: &Arc<str>) -> bool {
-        let Some(until) = self.tools.fetcher.condition(host).paused_until else {
-            return false;
-        };
-        let host = host.clone();
-        self.steps.spawn(async move {
-            tokio::time::sleep_until(until).await;
-            Step::Rested(asking, host)
-        });
-        true
-    }
-
-    /// Lets a repository wait for who knows its host.
-    fn find_host(&mut self, unit: Unit) {
-        let host = self.tools.identities.has_to_ask(&unit.found.did);
-        self.identities.wait(&host.unwrap_or_default(), unit);
-    }
-
-    /// Lets it wait for its host.
-    fn wait_for_host(&mut self, unit: Unit, target: unit::Target) {
-        let host = target.host.clone();
-        self.repositories.wait(&host, (unit, target));
+        self.ask_for_identities();
+        self.ask_for_repositories();
     }
 
     /// Has the identities from the directory's export, where they are many.
@@ -324,15 +250,6 @@ impl Run {
         }
     }
 
-    /// Identities that may be resolved at once: none while they may soon be known all together, but not for ever.
-    fn may_resolve(&self) -> usize {
-        match self.filling {
-            None => MAX_RESOLVING,
-            Some(since) if since.elapsed() < FILL_PATIENCE => 0,
-            Some(_) => RESOLVING_BESIDE,
-        }
-    }
-
     /// Takes what ended; gives why the job can't go on, if it can't.
     fn take(&mut self, step: Step) -> Result<Option<String>, StoreError> {
         match step {
@@ -352,6 +269,10 @@ impl Run {
                 self.repositories.leave(&target.host);
                 match fetched {
                     Ok(fetched) => self.finish(unit, fetched),
+                    // Another one was asking it whether it is back.
+                    Err(failure) if failure.is_left_alone(&target.host) => {
+                        self.wait_for_host(unit, target);
+                    }
                     Err(failure) => self.failed(unit, Some(target), failure),
                 }
             }
@@ -428,12 +349,9 @@ impl Run {
             return Some(unit);
         }
         let options = &self.tools.options;
-        let tried = match failure.is_of_host() {
-            true => {
-                let host = failure.host.as_deref().unwrap_or_default();
-                unit.refused(self.tools.fetcher.condition(host).failing_since)
-            }
-            false => &mut unit.attempts,
+        let tried = match failure.reason {
+            "backed_off" => &mut unit.refusals,
+            _ => &mut unit.attempts,
         };
         *tried += 1;
         let wait = options.retry_wait * 2u32.saturating_pow((*tried - 1).min(6));

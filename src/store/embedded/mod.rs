@@ -20,6 +20,7 @@ mod quarantine;
 mod reader;
 mod repairs;
 mod rows;
+mod threads;
 mod writer;
 
 use std::ops::Bound;
@@ -29,7 +30,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use super::limits::{
     check_batch, check_choice, check_facts, check_failures, check_job, check_pds, check_removal,
@@ -42,14 +43,13 @@ use super::{
 use engine::Engine;
 use keep::Keep;
 use reader::View;
+use threads::{Readers, spawn};
 use writer::{Job, Trouble, Writer};
 
 /// What a store of this build says it is.
 const FORMAT: &str = "penstock embedded store, format 1";
 /// Jobs that may wait for the writer.
 const QUEUE: usize = 16;
-/// Questions that are answered at once, each on a thread: more threads only take memory.
-const READS: usize = 32;
 
 /// How an embedded store is opened.
 #[derive(Debug, Clone)]
@@ -99,13 +99,13 @@ pub struct EmbeddedStore {
     open: Mutex<Option<Open>>,
     trouble: Trouble,
     index: bool,
-    reads: Semaphore,
 }
 
 /// The parts that end with the store.
 struct Open {
     engine: Arc<Engine>,
     jobs: mpsc::Sender<Job>,
+    readers: Readers,
     stop_sweep: crossbeam_channel::Sender<()>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -122,10 +122,11 @@ impl Open {
         let Self {
             engine,
             jobs,
+            readers,
             stop_sweep,
             threads,
         } = self;
-        drop((stop_sweep, jobs));
+        drop((stop_sweep, jobs, readers));
         for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("a thread of the store panicked");
@@ -176,9 +177,11 @@ impl EmbeddedStore {
                 index::sweep(&engine, &jobs, &stopped);
             })?);
         }
+        let readers = Readers::start(&mut threads)?;
         let open = Mutex::new(Some(Open {
             engine,
             jobs,
+            readers,
             stop_sweep,
             threads,
         }));
@@ -186,7 +189,6 @@ impl EmbeddedStore {
             open,
             trouble,
             index,
-            reads: Semaphore::new(READS),
         })
     }
 
@@ -214,11 +216,9 @@ impl EmbeddedStore {
         &self,
         question: impl FnOnce(&View<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        // Never closed.
-        let _place = self.reads.acquire().await.ok();
-        let engine = self.with_open(|open| open.engine.clone())?;
-        let answer = tokio::task::spawn_blocking(move || question(&View::of(&engine))).await;
-        answer.map_err(|error| StoreError::Failed(error.to_string()))?
+        let (engine, readers) =
+            self.with_open(|open| (open.engine.clone(), open.readers.clone()))?;
+        readers.ask(move || question(&View::of(&engine))).await
     }
 
     fn with_open<T>(&self, part: impl FnOnce(&Open) -> T) -> Result<T, StoreError> {
@@ -279,13 +279,6 @@ impl EmbeddedStore {
             from = step.1;
         }
     }
-}
-
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
-    let thread = std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(work);
-    thread.map_err(|error| StoreError::Failed(format!("no thread: {error}")))
 }
 
 #[async_trait]

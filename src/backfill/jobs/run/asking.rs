@@ -1,0 +1,160 @@
+//! Who is asked next: for the identity of a repository, and then for itself.
+//!
+//! A host that wants no requests for a while rests. One that does nothing but fail is left alone too; what may be wrong is only the
+//! accounts that were asked for, so it is asked how it is before any other account is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::super::failure::Failure;
+use super::super::unit::{self, Target};
+use super::{Run, Step, Unit};
+use crate::fetch::{Condition, FetchLimits};
+
+/// Identities that are resolved at once,
+pub(super) const MAX_RESOLVING: usize = 96;
+/// and of those, by one host: the PLC directory, as a rule.
+pub(super) const RESOLVING_PER_HOST: usize = 32;
+/// How long everything waits for the directory's export,
+const FILL_PATIENCE: Duration = Duration::from_secs(600);
+/// and how many identities are resolved at once beside it from then on.
+const RESOLVING_BESIDE: usize = 4;
+/// Repositories that are fetched at once. The connection of each may hold 400 KiB that came and were not taken in yet.
+pub(super) const MAX_FETCHING: usize = 512;
+/// How long repositories wait for a host that is left alone and answers nobody, before they fail with it: so many times the wait after
+/// a first failure.
+const MAX_FAILING: u32 = 256;
+/// Bounds of what a host says of itself.
+const DESCRIPTION: FetchLimits = FetchLimits {
+    bytes: 64 << 10,
+    time: Duration::from_secs(10),
+    idle: Duration::from_secs(10),
+};
+
+/// What a host is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Asking {
+    Identity,
+    Repository,
+}
+
+/// What is to be done about a host.
+enum Turn {
+    Ask,
+    /// It failed; it may be back.
+    Probe,
+    /// Nothing before this time.
+    Rest(Instant),
+    /// It has failed for so long that who waits for it fails too.
+    GiveUp,
+}
+
+impl Run {
+    pub(super) fn ask_for_identities(&mut self) {
+        while let Some((host, unit)) = self.identities.next(self.may_resolve()) {
+            match self.turn(&host) {
+                Turn::Rest(until) => {
+                    self.identities.rest(&host, unit);
+                    self.wake_at(until, Asking::Identity, host);
+                }
+                Turn::GiveUp => {
+                    self.identities.leave(&host);
+                    self.failed(unit, None, Failure::left_alone(&host));
+                }
+                Turn::Ask | Turn::Probe => {
+                    let (tools, plan, cancel) =
+                        (self.tools.clone(), self.plan.clone(), self.cancel.clone());
+                    self.steps.spawn(async move {
+                        let target = unit::resolve(&tools, &plan, &unit.found, &cancel).await;
+                        Step::Resolved(unit, host, target)
+                    });
+                }
+            }
+        }
+    }
+
+    pub(super) fn ask_for_repositories(&mut self) {
+        while let Some((host, (unit, target))) = self.repositories.next(MAX_FETCHING) {
+            match self.turn(&host) {
+                Turn::Rest(until) => {
+                    self.repositories.rest(&host, (unit, target));
+                    self.wake_at(until, Asking::Repository, host);
+                }
+                Turn::Probe => {
+                    let origin = target.origin().to_owned();
+                    self.repositories.rest(&host, (unit, target));
+                    self.probe(&origin, host);
+                }
+                Turn::GiveUp => {
+                    self.repositories.leave(&host);
+                    self.failed(unit, Some(target), Failure::left_alone(&host));
+                }
+                Turn::Ask => {
+                    let (tools, plan, cancel) =
+                        (self.tools.clone(), self.plan.clone(), self.cancel.clone());
+                    self.steps.spawn(async move {
+                        let fetched =
+                            unit::fetch(&tools, &plan, &unit.found, &target, &cancel).await;
+                        Step::Fetched(unit, target, fetched)
+                    });
+                }
+            }
+        }
+    }
+
+    /// What is to be done about a host whose turn it is.
+    fn turn(&self, host: &str) -> Turn {
+        let Condition {
+            rests_until,
+            left_alone_since,
+        } = self.tools.fetcher.condition(host);
+        let patience = self.tools.options.retry_wait * MAX_FAILING;
+        match (rests_until, left_alone_since) {
+            (Some(_), Some(since)) if since.elapsed() >= patience => Turn::GiveUp,
+            (Some(until), _) => Turn::Rest(until),
+            (None, Some(_)) => Turn::Probe,
+            (None, None) => Turn::Ask,
+        }
+    }
+
+    fn wake_at(&mut self, when: Instant, asking: Asking, host: Arc<str>) {
+        self.steps.spawn(async move {
+            tokio::time::sleep_until(when).await;
+            Step::Rested(asking, host)
+        });
+    }
+
+    /// Asks a host how it is: any answer shows that it is there, and is noted by the fetcher.
+    fn probe(&mut self, origin: &str, host: Arc<str>) {
+        let url = format!("{origin}/xrpc/com.atproto.server.describeServer");
+        let (tools, cancel) = (self.tools.clone(), self.cancel.clone());
+        self.steps.spawn(async move {
+            let answer = tools.fetcher.get(&url, DESCRIPTION, &cancel).await;
+            tracing::debug!(host = &*host, error = ?answer.err(), "a host that failed was asked how it is");
+            Step::Rested(Asking::Repository, host)
+        });
+    }
+
+    /// Lets a repository wait for who knows its host.
+    pub(super) fn find_host(&mut self, unit: Unit) {
+        let host = self.tools.identities.has_to_ask(&unit.found.did);
+        self.identities.wait(&host.unwrap_or_default(), unit);
+    }
+
+    /// Lets it wait for its host.
+    pub(super) fn wait_for_host(&mut self, unit: Unit, target: Target) {
+        let host = target.host.clone();
+        self.repositories.wait(&host, (unit, target));
+    }
+
+    /// Identities that may be resolved at once: none while they may soon be known all together, but not for ever.
+    fn may_resolve(&self) -> usize {
+        match self.filling {
+            None => MAX_RESOLVING,
+            Some(since) if since.elapsed() < FILL_PATIENCE => 0,
+            Some(_) => RESOLVING_BESIDE,
+        }
+    }
+}
