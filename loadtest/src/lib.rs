@@ -20,6 +20,7 @@ pub mod dagcbor;
 mod datetime;
 mod faults;
 mod history;
+pub mod lag;
 pub mod log;
 pub mod message;
 pub mod mst;

@@ -14,7 +14,9 @@ use clap::{Args, Parser, Subcommand};
 use penstock_loadtest::{
     ConnectionFaults, Corruption, Cursors, DropKind, Future, Oracle, OracleLines, Outdated, Pace,
     Prepared, Refusal, RelayOptions, RelayServer, Restart, Retained, Served, Signatures,
-    StreamFaults, World, WorldSpec, check, prepare,
+    StreamFaults, World, WorldSpec, check, lag,
+    network::{Network, Options as NetworkOptions},
+    prepare,
     speed::{By, measure},
 };
 
@@ -41,6 +43,8 @@ enum Command {
     Check(CheckArgs),
     /// Measures how fast a daemon takes a prepared stream in; prints JSON: durable events a second in each quarter, memory, CPU.
     Speed(SpeedArgs),
+    /// Measures how far a daemon is behind a prepared stream of a steady rate while jobs take repositories in; prints JSON.
+    Lag(LagArgs),
 }
 
 #[derive(Args)]
@@ -57,6 +61,28 @@ struct SpeedArgs {
     /// Let worker 0's replay read it, instead of the live stream
     #[arg(long)]
     replay: bool,
+    /// Settings of the daemon, as in `penstock run --set key=value`
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Args)]
+struct LagArgs {
+    /// The folder that `prepare` made
+    #[arg(long)]
+    dir: PathBuf,
+    /// Events a second
+    #[arg(long, default_value_t = 2_000.0)]
+    rate: f64,
+    /// Repositories that jobs fetch, again and again, on 4 hosts, which keep 16 as they were made; 0: no jobs
+    #[arg(long, default_value_t = 16)]
+    repos: usize,
+    /// Records of each
+    #[arg(long, default_value_t = 20_000)]
+    records: usize,
+    /// The daemon, built with --release
+    #[arg(long, default_value = "target/release/penstock")]
+    penstock: PathBuf,
     /// Settings of the daemon, as in `penstock run --set key=value`
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -348,6 +374,28 @@ fn speed(args: &SpeedArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn lag(args: &LagArgs) -> anyhow::Result<ExitCode> {
+    let prepared = Prepared::open(&args.dir)
+        .with_context(|| format!("{} is no folder of `prepare`", args.dir.display()))?;
+    let network = match args.repos {
+        0 => None,
+        repos => Some(Network::start(NetworkOptions {
+            hosts: 4,
+            repos,
+            large: repos,
+            large_records: args.records,
+            did_web: 0.0,
+            ..NetworkOptions::default()
+        })?),
+    };
+    let data = args.dir.join("lag-store");
+    let (daemon, set) = (&args.penstock, &args.set);
+    let lag = lag::measure(&prepared, args.rate, network.as_ref(), daemon, &data, set)?;
+    println!("{}", serde_json::to_string_pretty(&lag)?);
+    std::fs::remove_dir_all(&data)?;
+    Ok(ExitCode::SUCCESS)
+}
+
 fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
@@ -358,6 +406,7 @@ fn main() -> ExitCode {
         Command::Prepare(args) => make(&args),
         Command::Check(args) => compare(&args),
         Command::Speed(args) => speed(&args),
+        Command::Lag(args) => lag(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("penstock-loadtest: {error:#}");

@@ -15,9 +15,9 @@ use serde::Serialize;
 use crate::{Prepared, RelayOptions, RelayServer};
 
 /// How often the watermark is read.
-const STEP: Duration = Duration::from_millis(50);
+pub(crate) const STEP: Duration = Duration::from_millis(50);
 /// A daemon whose watermark stands still for so long has failed.
-const STANDSTILL: Duration = Duration::from_secs(60);
+pub(crate) const STANDSTILL: Duration = Duration::from_secs(60);
 
 /// By which of the daemon's streams a prepared one is taken in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +83,8 @@ pub fn measure(
     }
     let relay = RelayServer::start(prepared, RelayOptions::default())?;
     let listen = free_address()?;
-    let mut daemon = Daemon::start(penstock, data, &relay.url(), listen, by, set)?;
+    let settings = [("PLC_URL", "http://127.0.0.1:1"), by.setting()];
+    let mut daemon = Daemon::start(penstock, data, &relay.url(), listen, &settings, set)?;
     let samples = daemon.watch(listen, by, relay.head());
     let usage = daemon.usage()?;
     daemon.stop()?;
@@ -99,9 +100,9 @@ struct Sample {
 }
 
 #[derive(Clone, Copy)]
-struct Usage {
-    resident_max: u64,
-    cpu_seconds: f64,
+pub(crate) struct Usage {
+    pub resident_max: u64,
+    pub cpu_seconds: f64,
 }
 
 impl Speed {
@@ -131,23 +132,22 @@ impl Speed {
     }
 }
 
-struct Daemon(Child);
+pub(crate) struct Daemon(Child);
 
 impl Daemon {
-    fn start(
+    pub fn start(
         penstock: &Path,
         data: &Path,
         url: &str,
         listen: SocketAddr,
-        by: By,
+        settings: &[(&str, &str)],
         set: &[String],
     ) -> anyhow::Result<Self> {
         let mut command = Command::new(penstock);
         command
             .arg("run")
             .env("RELAY_URL", url)
-            .env("PLC_URL", "http://127.0.0.1:1")
-            .envs([by.setting()])
+            .envs(settings.iter().copied())
             .env("DATA_DIR", data)
             .env("HTTP_LISTEN", listen.to_string())
             .stdin(Stdio::null());
@@ -166,9 +166,7 @@ impl Daemon {
         let mut samples: Vec<Sample> = Vec::new();
         let mut moved = began;
         loop {
-            if let Some(status) = self.0.try_wait()? {
-                bail!("the daemon ended early: {status}");
-            }
+            self.runs()?;
             let seq = watermark(listen, by).unwrap_or(0);
             if samples.last().is_none_or(|last| seq > last.seq) {
                 samples.push(Sample {
@@ -187,7 +185,15 @@ impl Daemon {
         }
     }
 
-    fn usage(&self) -> anyhow::Result<Usage> {
+    /// Fails if it has ended.
+    pub fn runs(&mut self) -> anyhow::Result<()> {
+        match self.0.try_wait()? {
+            Some(status) => bail!("the daemon ended early: {status}"),
+            None => Ok(()),
+        }
+    }
+
+    pub fn usage(&self) -> anyhow::Result<Usage> {
         let pid = self.0.id().to_string();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -199,7 +205,7 @@ impl Daemon {
         })
     }
 
-    fn stop(&mut self) -> anyhow::Result<()> {
+    pub fn stop(&mut self) -> anyhow::Result<()> {
         let pid = self.0.id().to_string();
         Command::new("kill").args(["-TERM", &pid]).status()?;
         let status = self.0.wait()?;
@@ -231,18 +237,24 @@ fn cpu_seconds(pid: &str) -> anyhow::Result<f64> {
     Ok(ticks.sum::<u64>() as f64 / 100.0)
 }
 
-fn free_address() -> io::Result<SocketAddr> {
+pub(crate) fn free_address() -> io::Result<SocketAddr> {
     std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()
 }
 
 fn watermark(listen: SocketAddr, by: By) -> Option<u64> {
-    let name = format!("penstock_watermark_seq{{stream=\"{}\"}} ", by.name());
-    let text = get(listen, "/metrics").ok()?;
-    let value = text.lines().find_map(|line| line.strip_prefix(&name))?;
-    value.parse::<f64>().ok().map(|seq| seq as u64)
+    let name = format!("penstock_watermark_seq{{stream=\"{}\"}}", by.name());
+    metric(&get(listen, "/metrics").ok()?, &name)
 }
 
-fn get(listen: SocketAddr, path: &str) -> io::Result<String> {
+/// A number of an exposition.
+pub(crate) fn metric(text: &str, name: &str) -> Option<u64> {
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    value.parse::<f64>().ok().map(|number| number as u64)
+}
+
+pub(crate) fn get(listen: SocketAddr, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(listen)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {listen}\r\n\r\n")?;

@@ -1,0 +1,196 @@
+//! Measures how far a daemon is behind a stream of a steady rate while a job takes repositories in as fast as it can.
+//!
+//! Relay and network run in this process; the daemon is a process of its own with an empty store. Every 50 ms the age of the oldest
+//! published event that is not durable is taken: of the watermark, as the daemon's metrics tell it. Jobs follow one another, each of
+//! which fetches every repository anew, until the stream ends.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use serde::Serialize;
+
+use crate::network::Network;
+use crate::speed::{Daemon, STANDSTILL, STEP, free_address, get, metric};
+use crate::{Pace, Prepared, RelayOptions, RelayServer};
+
+/// What was measured. Seconds, unless it says otherwise.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Lag {
+    /// Events of the stream, all of them durable at the end.
+    pub events: u64,
+    /// How long the stream took.
+    pub seconds: f64,
+    /// Events published a second.
+    pub events_per_second: f64,
+    /// Lag that half of the samples are below,
+    pub lag_median: f64,
+    /// that 99 of 100 are below,
+    pub lag_99: f64,
+    /// and the highest.
+    pub lag_max: f64,
+    /// Jobs that came to their end meanwhile.
+    pub jobs: u64,
+    /// Records that they wrote a second.
+    pub job_records_per_second: f64,
+    /// Highest resident memory of the daemon, in bytes.
+    pub resident_max: u64,
+    /// CPU seconds of the daemon.
+    pub daemon_cpu_seconds: f64,
+}
+
+/// Runs the daemon `penstock` over the stream at `rate` events a second, with its store in `data` (which must not exist), beside jobs
+/// over the network if there is one.
+pub fn measure(
+    prepared: &Prepared,
+    rate: f64,
+    network: Option<&Network>,
+    penstock: &Path,
+    data: &Path,
+    set: &[String],
+) -> anyhow::Result<Lag> {
+    if data.exists() {
+        bail!(
+            "{} exists: the measurement wants an empty store",
+            data.display()
+        );
+    }
+    let options = RelayOptions {
+        pace: Pace::Manual,
+        lists: network.map(Network::relay_routes),
+        ..RelayOptions::default()
+    };
+    let relay = RelayServer::start(prepared, options)?;
+    let listen = free_address()?;
+    let settings = [
+        (
+            "PLC_URL",
+            network.map_or("http://127.0.0.1:1", Network::plc_url),
+        ),
+        ("PENSTOCK_RELAY__START", "oldest"),
+        ("PENSTOCK_NET__ALLOW_PRIVATE", "true"),
+        ("PENSTOCK_BACKFILL__REQUESTS_PER_SECOND", "1000"),
+    ];
+    let mut daemon = Daemon::start(penstock, data, &relay.url(), listen, &settings, set)?;
+    let text = || get(listen, "/metrics").ok();
+    let began = Instant::now();
+    while text().is_none() {
+        daemon.runs()?;
+        if began.elapsed() > STANDSTILL {
+            bail!("the daemon does not answer");
+        }
+        std::thread::park_timeout(STEP);
+    }
+    let (over, jobs) = (AtomicBool::new(network.is_none()), AtomicU64::new(0));
+    let (mut lag, records) = std::thread::scope(|scope| {
+        let working = scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                run_job(penstock, data)?;
+                jobs.fetch_add(1, Ordering::Relaxed);
+            }
+            anyhow::Ok(())
+        });
+        let followed = follow(&relay, prepared.log.len(), rate, &mut daemon, || {
+            let text = text()?;
+            let seq = metric(&text, "penstock_watermark_seq{stream=\"live\"}").unwrap_or(0);
+            let records = metric(&text, "penstock_backfill_records_total").unwrap_or(0);
+            Some((seq, records))
+        });
+        over.store(true, Ordering::Relaxed);
+        match working.join() {
+            Ok(worked) => worked.and(followed),
+            Err(_) => bail!("the thread of the jobs panicked"),
+        }
+    })?;
+    let usage = daemon.usage()?;
+    daemon.stop()?;
+    lag.jobs = jobs.into_inner();
+    lag.job_records_per_second = records / lag.seconds;
+    (lag.resident_max, lag.daemon_cpu_seconds) = (usage.resident_max, usage.cpu_seconds);
+    Ok(lag)
+}
+
+/// Starts a job over all repositories, complete or not, and waits for its end.
+fn run_job(penstock: &Path, data: &Path) -> anyhow::Result<()> {
+    let mut command = Command::new(penstock);
+    command
+        .args(["backfill", "start", "--force", "full_sync", "--wait"])
+        .env("DATA_DIR", data)
+        .env("RUST_LOG", "error");
+    let done = command
+        .output()
+        .with_context(|| format!("starting {}", penstock.display()))?;
+    if !done.status.success() {
+        bail!("a job failed: {}", String::from_utf8_lossy(&done.stderr));
+    }
+    Ok(())
+}
+
+/// Publishes all events at the rate, and waits until they are durable. Gives the lag, and how many records jobs wrote meanwhile.
+#[expect(clippy::cast_precision_loss, reason = "counts for people")]
+fn follow(
+    relay: &RelayServer,
+    events: usize,
+    rate: f64,
+    daemon: &mut Daemon,
+    look: impl Fn() -> Option<(u64, u64)>,
+) -> anyhow::Result<(Lag, f64)> {
+    let began = Instant::now();
+    // What was visible when, oldest first; gone once it is durable.
+    let mut published: VecDeque<(u64, Instant)> = VecDeque::new();
+    let mut lags: Vec<Duration> = Vec::new();
+    let mut moved = (0, began);
+    let mut first_records = None;
+    loop {
+        daemon.runs()?;
+        let due = (began.elapsed().as_secs_f64() * rate) as usize;
+        let more = due.min(events).saturating_sub(relay.published());
+        if more > 0 {
+            relay.publish(more);
+            published.push_back((relay.head(), Instant::now()));
+        }
+        if let Some((seq, records)) = look() {
+            let first_records = *first_records.get_or_insert(records);
+            while published.front().is_some_and(|(last, _)| *last <= seq) {
+                published.pop_front();
+            }
+            let oldest = published.front().map(|(_, when)| when.elapsed());
+            lags.push(oldest.unwrap_or_default());
+            if seq > moved.0 {
+                moved = (seq, Instant::now());
+            }
+            if published.is_empty() && relay.published() == events {
+                let seconds = began.elapsed().as_secs_f64();
+                let written = records.saturating_sub(first_records) as f64;
+                return Ok((Lag::of(lags, events as u64, seconds), written));
+            }
+        }
+        if moved.1.elapsed() > STANDSTILL {
+            bail!("the watermark stands at {} since {STANDSTILL:?}", moved.0);
+        }
+        std::thread::park_timeout(STEP);
+    }
+}
+
+impl Lag {
+    #[expect(clippy::cast_precision_loss, reason = "counts for people")]
+    fn of(mut lags: Vec<Duration>, events: u64, seconds: f64) -> Self {
+        lags.sort_unstable();
+        let at = |share: usize| {
+            let place = (lags.len() * share / 100).min(lags.len().saturating_sub(1));
+            lags.get(place).map_or(0.0, Duration::as_secs_f64)
+        };
+        Self {
+            events,
+            seconds,
+            events_per_second: events as f64 / seconds,
+            lag_median: at(50),
+            lag_99: at(99),
+            lag_max: at(100),
+            ..Self::default()
+        }
+    }
+}
