@@ -116,6 +116,12 @@ impl Pages {
         }
     }
 
+    /// How many are settled behind what is done.
+    pub fn settled(&self) -> usize {
+        let open = self.open.iter().map(|open| open.settled.len());
+        self.before.len() + open.sum::<usize>()
+    }
+
     /// What is done for good.
     pub fn progress(&self) -> Progress {
         let mut counts = self.counts.clone();

@@ -383,7 +383,7 @@ impl Run {
     /// Shows how far it is, and saves that unless it is much and was saved just now.
     async fn tick(&mut self) -> Result<(), StoreError> {
         self.live.show(&self.job, self.pages.counts());
-        let pause = match self.pages.progress().settled.0.len() > MUCH {
+        let pause = match self.pages.settled() > MUCH {
             true => SAVE_MUCH_EVERY,
             false => SAVE_EVERY,
         };
