@@ -45,13 +45,10 @@ fn give_exactly_their_records() {
         let Some(car) = vector(&format!("cars/{name}")) else {
             return;
         };
-        let snapshot = open(&car, &did_of(&car)).unwrap();
+        let mut snapshot = open(&car, &did_of(&car)).unwrap();
         let verified = snapshot.verify(Mode::Full, || true).unwrap();
         assert_eq!(verified.total.records, count, "{name}");
-        assert!(
-            verified.faults.is_empty() && !verified.anything_absent(),
-            "{name}"
-        );
+        assert!(!verified.anything_absent(), "{name}");
         assert!(
             bytes.is_none_or(|bytes| verified.total.bytes == bytes),
             "{name}"
@@ -85,7 +82,7 @@ fn a_slice_is_a_repository_only_in_part() {
     };
     let did = did_of(&car);
     assert_eq!(check(&car, &did).unwrap_err().reason(), "missing_block");
-    let snapshot = open(&car, &did).unwrap();
+    let mut snapshot = open(&car, &did).unwrap();
     let verified = snapshot.verify(Mode::Windowed, || true).unwrap();
     assert_eq!((verified.absent_nodes, verified.total.absent), (1, 4));
     let absent = records(&snapshot, Mode::Windowed);
