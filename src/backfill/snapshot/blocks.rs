@@ -132,13 +132,20 @@ impl CarReader {
                     later
                 }
                 State::Cid { block_len } => {
-                    let (now, later) = split(bytes, CID_LEN - self.head.len() as u64);
-                    self.head.extend_from_slice(now);
-                    if self.head.len() == Cid::LEN {
-                        let block_len = *block_len;
-                        self.block_begins(block_len)?;
+                    let block_len = *block_len;
+                    let (section, after) = split(bytes, CID_LEN + block_len);
+                    // Most come whole.
+                    if self.head.is_empty() && section.len() as u64 == CID_LEN + block_len {
+                        self.whole_section(section)?;
+                        after
+                    } else {
+                        let (now, later) = split(bytes, CID_LEN - self.head.len() as u64);
+                        self.head.extend_from_slice(now);
+                        if self.head.len() == Cid::LEN {
+                            self.block_begins(block_len)?;
+                        }
+                        later
                     }
-                    later
                 }
                 State::Block {
                     cid,
@@ -152,8 +159,8 @@ impl CarReader {
                     *left -= now.len() as u64;
                     if *left == 0 {
                         let (cid, place) = (*cid, *place);
-                        let hash = std::mem::take(hash);
-                        self.block_ends(cid, hash, place)?;
+                        let hash = std::mem::take(hash).finalize();
+                        self.block_ends(&cid, hash.into(), place)?;
                     }
                     later
                 }
@@ -188,13 +195,21 @@ impl CarReader {
         Ok(State::Cid { block_len })
     }
 
+    fn whole_section(&mut self, section: &[u8]) -> Result<(), SnapshotError> {
+        let (head, block) = section.split_at_checked(Cid::LEN).unwrap_or_default();
+        let cid = Cid::from_bytes(head).ok_or(bad_car(CarError::BadCid))?;
+        let place = Place::new(self.sections.bytes(), section.len() as u64);
+        self.sections.append(section, &mut self.share)?;
+        self.block_ends(&cid, Sha256::digest(block).into(), place)
+    }
+
     fn block_begins(&mut self, left: u64) -> Result<(), SnapshotError> {
         let cid = Cid::from_bytes(&self.head).ok_or(bad_car(CarError::BadCid))?;
         let place = Place::new(self.sections.bytes(), CID_LEN + left);
         self.sections.append(&self.head, &mut self.share)?;
         let hash = Sha256::new();
         if left == 0 {
-            return self.block_ends(cid, hash, place);
+            return self.block_ends(&cid, hash.finalize().into(), place);
         }
         self.state = State::Block {
             cid,
@@ -205,12 +220,12 @@ impl CarReader {
         Ok(())
     }
 
-    fn block_ends(&mut self, cid: Cid, hash: Sha256, place: Place) -> Result<(), SnapshotError> {
-        if <[u8; 32]>::from(hash.finalize()) != *cid.hash() {
-            return Err(SnapshotError::BadCid(cid));
+    fn block_ends(&mut self, cid: &Cid, hash: [u8; 32], place: Place) -> Result<(), SnapshotError> {
+        if hash != *cid.hash() {
+            return Err(SnapshotError::BadCid(*cid));
         }
         self.blocks += 1;
-        self.sections.insert(&cid, place, &mut self.share)?;
+        self.sections.insert(cid, place, &mut self.share)?;
         self.state = BETWEEN;
         Ok(())
     }

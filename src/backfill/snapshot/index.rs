@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 use super::arena::Place;
 
 /// Slots of the first table.
-const FIRST: usize = 256;
+const FIRST: usize = 512;
 
 /// A block, or none.
 #[derive(Debug, Clone, Copy)]

@@ -241,7 +241,7 @@ impl Snapshot {
             let leaf = Leaf {
                 collection: step.collection,
                 rkey: step.rkey,
-                cid: step.cid,
+                cid: *step.cid,
                 record,
             };
             if visit(leaf).is_break() {

@@ -61,7 +61,7 @@ const MAX_KEY: usize = 317 + 1 + 512;
 pub(super) struct Step<'a> {
     pub collection: &'a str,
     pub rkey: &'a str,
-    pub cid: Cid,
+    pub cid: &'a Cid,
     pub place: Option<Place>,
 }
 
@@ -72,11 +72,11 @@ pub(super) struct Walk<'s> {
     limits: TreeLimits,
     sections: &'s Sections,
     source: Source<'s>,
-    /// The subtree to go into next.
-    next: Option<Link>,
-    /// From the root to where the walk is; those behind `depth` are kept for their buffers.
+    /// From one above the root, whose only link is the root, to where the walk is; those behind `depth` are kept for their buffers.
     frames: Vec<Frame>,
     depth: usize,
+    /// Which link of the node at hand the walk goes into next.
+    next: Option<usize>,
     /// The last key, and where in it the slash is.
     last: Vec<u8>,
     slash: usize,
@@ -85,13 +85,6 @@ pub(super) struct Walk<'s> {
     nodes: u64,
     absent_nodes: u64,
     records: u64,
-}
-
-/// A block that a node names, and where it is, if it is there.
-#[derive(Debug, Clone, Copy)]
-struct Link {
-    cid: Cid,
-    place: Option<Place>,
 }
 
 /// A node that the walk is in, taken apart.
@@ -130,17 +123,17 @@ impl<'s> Walk<'s> {
         sections: &'s Sections,
         mut source: Source<'s>,
     ) -> Result<Self, SnapshotError> {
-        let mut root = Places::new();
-        source.links(sections, &[data], &mut root)?;
-        let place = root.first().copied().flatten();
+        let mut above = Frame::new(data);
+        above.cids.push(data);
+        source.links(sections, &above.cids, &mut above.places)?;
         Ok(Self {
             mode,
             limits,
             sections,
             source,
-            next: Some(Link { cid: data, place }),
-            frames: Vec::new(),
-            depth: 0,
+            frames: vec![above],
+            depth: 1,
+            next: Some(0),
             last: Vec::new(),
             slash: 0,
             buffer: Vec::new(),
@@ -153,12 +146,16 @@ impl<'s> Walk<'s> {
     /// The next record; none: the tree is at its end. After an error there is nothing to go on with.
     #[inline]
     pub fn next(&mut self) -> Result<Option<Step<'_>>, SnapshotError> {
-        let Some(Link { cid, place }) = self.advance()? else {
+        let Some(record) = self.advance()? else {
+            return Ok(None);
+        };
+        let frame = self.frames.get(self.depth - 1);
+        let Some((cid, place)) = frame.and_then(|frame| frame.link(record)) else {
             return Ok(None);
         };
         if place.is_none() && self.mode == Mode::Full {
             let path = String::from_utf8_lossy(&self.last).into_owned();
-            return Err(SnapshotError::MissingBlock { cid, path });
+            return Err(SnapshotError::MissingBlock { cid: *cid, path });
         }
         let path = std::str::from_utf8(&self.last).unwrap_or_default();
         let (collection, rkey) = path.split_at_checked(self.slash).unwrap_or_default();
@@ -170,21 +167,22 @@ impl<'s> Walk<'s> {
         }))
     }
 
-    /// Goes on to the next key, and gives its record.
-    fn advance(&mut self) -> Result<Option<Link>, SnapshotError> {
-        loop {
+    /// Goes on to the next key, and says which link of the node at hand its record is.
+    fn advance(&mut self) -> Result<Option<usize>, SnapshotError> {
+        while let Some(frame) = self
+            .depth
+            .checked_sub(1)
+            .and_then(|at| self.frames.get_mut(at))
+        {
             if let Some(link) = self.next.take() {
-                self.descend(link)?;
+                if let Some((cid, place)) = frame.link(link) {
+                    let cid = *cid;
+                    self.descend(cid, place)?;
+                }
                 continue;
             }
-            let Some(at) = self.depth.checked_sub(1) else {
-                return Ok(None);
-            };
-            let Some(frame) = self.frames.get_mut(at) else {
-                return Ok(None);
-            };
-            let Some((record, right)) = frame.step()? else {
-                self.depth = at;
+            let Some(record) = frame.step()? else {
+                self.depth -= 1;
                 continue;
             };
             if frame.key.as_slice() <= self.last.as_slice() {
@@ -194,19 +192,21 @@ impl<'s> Walk<'s> {
                 .ok_or_else(|| bad_tree(frame.cid, "a key is not a path"))?;
             self.last.clear();
             self.last.extend_from_slice(&frame.key);
-            self.next = right;
+            let right = record + 1;
+            self.next = (frame.used > right).then_some(right);
             self.records += 1;
             if self.records > self.limits.records {
                 return Err(too_large("records", self.limits.records));
             }
             return Ok(Some(record));
         }
+        Ok(None)
     }
 
     /// Goes into a subtree.
-    fn descend(&mut self, Link { cid, place }: Link) -> Result<(), SnapshotError> {
+    fn descend(&mut self, cid: Cid, place: Option<Place>) -> Result<(), SnapshotError> {
         if self.depth == self.frames.len() {
-            if self.depth >= self.limits.depth {
+            if self.depth > self.limits.depth {
                 return Err(too_large("levels of the tree", self.limits.depth as u64));
             }
             self.frames.push(Frame::new(cid));
@@ -227,13 +227,10 @@ impl<'s> Walk<'s> {
         }
         self.sections.load(place, &mut self.buffer)?;
         let block = self.sections.block(place, &self.buffer);
-        let left = frame.open(cid, block, self.limits.node_entries)?;
+        let has_left = frame.open(cid, block, self.limits.node_entries)?;
         self.source
             .links(self.sections, &frame.cids, &mut frame.places)?;
-        self.next = match left {
-            true => frame.link(frame.cids.len() - 1),
-            false => None,
-        };
+        self.next = has_left.then(|| frame.cids.len() - 1);
         self.depth += 1;
         Ok(())
     }
@@ -299,13 +296,13 @@ impl Frame {
         Ok(node.left.is_some())
     }
 
-    fn link(&self, at: usize) -> Option<Link> {
-        let (cid, place) = (*self.cids.get(at)?, *self.places.get(at)?);
-        Some(Link { cid, place })
+    /// A link, and where its block is, if it is there.
+    fn link(&self, at: usize) -> Option<(&Cid, Option<Place>)> {
+        Some((self.cids.get(at)?, *self.places.get(at)?))
     }
 
-    /// Puts the next key into `key`, and gives its record and the subtree after it; none: there are no more.
-    fn step(&mut self) -> Result<Option<(Link, Option<Link>)>, SnapshotError> {
+    /// Puts the next key into `key`, and says which link its record is; none: there are no more.
+    fn step(&mut self) -> Result<Option<usize>, SnapshotError> {
         let Some(entry) = self.entries.get(self.passed) else {
             return Ok(None);
         };
@@ -318,16 +315,10 @@ impl Frame {
         }
         self.key.truncate(entry.shared);
         self.key.extend_from_slice(suffix);
-        let Some(record) = self.link(self.used) else {
-            return Ok(None);
-        };
-        let right = match entry.right {
-            true => self.link(self.used + 1),
-            false => None,
-        };
+        let record = self.used;
         self.used += 1 + usize::from(entry.right);
         self.passed += 1;
-        Ok(Some((record, right)))
+        Ok(Some(record))
     }
 }
 
