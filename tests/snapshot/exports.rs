@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use data_encoding::BASE64_NOPAD;
 use penstock::backfill::snapshot::{Mode, Snapshot};
 use penstock::decode::signature::{SignatureError, verify_hash};
-use penstock::decode::{Cid, SigningKey};
+use penstock::decode::{Cid, SigningKey, check_record};
 use penstock_loadtest::repo::Curve;
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
@@ -62,7 +62,9 @@ fn give_exactly_their_records() {
         assert!(name != "little.car" || verified.collections.len() == 24);
         let seen = records(&snapshot, Mode::Full);
         for (_, cid, record) in &seen {
-            assert_eq!(Cid::of_dag_cbor(record.as_ref().unwrap()), *cid);
+            let record = record.as_ref().unwrap();
+            assert_eq!(Cid::of_dag_cbor(record), *cid);
+            assert_eq!(check_record(record), None, "{name}");
         }
         if let Some(lines) = lines {
             let expected = vector(&format!("cars/{lines}.records.tsv")).unwrap();

@@ -107,10 +107,15 @@ impl Index {
     #[inline]
     fn start(&self, prefix: u64) -> usize {
         let [first, second] = self.seed;
-        let product = u128::from(prefix ^ first) * u128::from(second);
-        let mixed = (product >> 64) as u64 ^ product as u64;
-        ((u128::from(mixed) * self.slots.len() as u128) >> 64) as usize
+        let seeded = prefix ^ first;
+        let mixed = high_half(seeded, second) ^ seeded.wrapping_mul(second);
+        usize::try_from(high_half(mixed, self.slots.len() as u64)).unwrap_or_default()
     }
+}
+
+/// Of the product.
+fn high_half(a: u64, b: u64) -> u64 {
+    ((u128::from(a) * u128::from(b)) >> 64) as u64
 }
 
 fn bytes_of(slots: usize) -> u64 {
@@ -126,26 +131,44 @@ mod tests {
         assert_eq!(size_of::<Slot>(), 16);
     }
 
+    fn put(index: &mut Index, prefix: u64, place: Place) {
+        if index.is_full() {
+            let bytes = index.grown_bytes();
+            index.grow();
+            assert_eq!(index.bytes(), bytes);
+        }
+        index.insert(prefix, place);
+    }
+
     #[test]
     fn finds_what_was_put_into_it() {
         let mut index = Index::new();
         assert_eq!(index.find(0).count(), 0);
-        // Near one another, as no hashes are, and each twice.
         let place = |n: u64| Place::new(100 * n, 40);
         for n in 0..20_000 {
-            if index.is_full() {
-                let bytes = index.grown_bytes();
-                index.grow();
-                assert_eq!(index.bytes(), bytes);
-            }
-            index.insert(n / 2, place(n));
+            put(&mut index, n / 2, place(n));
         }
         assert_eq!(index.len(), 20_000);
         assert!(index.bytes() < 20_000 * 16 * 2);
         for n in 0..10_000 {
-            let found: Vec<_> = index.find(n).collect();
+            let mut found: Vec<_> = index.find(n).collect();
+            found.sort_by_key(|place| place.start());
             assert_eq!(found, [place(2 * n), place(2 * n + 1)]);
         }
         assert_eq!(index.find(10_000).chain(index.find(u64::MAX)).count(), 0);
+    }
+
+    /// Hashes that are near one another, or alike at either end, as a host may choose them.
+    #[test]
+    fn no_choice_of_hashes_makes_it_slow() {
+        for stride in [1, 1 << 20, 1 << 48, (1 << 32) + 1] {
+            let mut index = Index::new();
+            for n in 0..20_000 {
+                put(&mut index, stride * n, Place::new(100 * n, 40));
+            }
+            let runs = index.slots.split(|slot| slot.place.is_none());
+            let longest = runs.map(<[Slot]>::len).max();
+            assert!(longest.is_some_and(|longest| longest < 1000), "{stride}");
+        }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! [`CarReader`] takes the bytes as they arrive and hashes every block; [`Snapshot::open`] checks the commit,
 //! [`Snapshot::verify_signature`] who signed it, and [`Snapshot::verify`] walks the whole tree. Only then does
-//! [`Snapshot::records`] give the records to write. Memory is bounded by a [`Budget`] that all fetches share; beyond it blocks
-//! wait in a temporary file. [`window`] decides which records of a windowed snapshot count.
+//! [`Snapshot::records`] give the records to write, whose blocks it need not search for again. Memory is bounded by a [`Budget`] that
+//! all fetches share; beyond it blocks wait in a temporary file. [`window`] decides which records of a windowed snapshot count.
 //!
 //! All of it is computation, and reading and writing of that file: it belongs on a thread that may block.
 
@@ -56,8 +56,9 @@ impl Default for SnapshotLimits {
 pub struct Snapshot {
     blocks: Blocks,
     share: Share,
-    /// Of the walk that verified it.
+    /// Of the walk that verified it, and the memory that this takes of the share.
     trail: Option<Trail>,
+    noted: u64,
     limits: SnapshotLimits,
     commit: Vec<u8>,
     sig: Vec<u8>,
@@ -144,6 +145,7 @@ impl Snapshot {
             blocks,
             share,
             trail: None,
+            noted: 0,
             limits,
             commit,
             sig,
@@ -192,15 +194,28 @@ impl Snapshot {
 
     /// Walks the whole tree and checks that all is there, in order, and within the limits. `go_on` is asked now and then.
     ///
-    /// It reads no record, and notes where each is, if the budget has 8 bytes for every block: [`Snapshot::records`] is faster then.
+    /// It reads no record, but notes where each is, if the budget has 8 bytes for every block: later walks need not search then.
     pub fn verify(
+        &mut self,
+        mode: Mode,
+        go_on: impl FnMut() -> bool,
+    ) -> Result<Verified, SnapshotError> {
+        self.trail = None;
+        self.share.give_back(self.noted);
+        let before = self.share.held();
+        let verified = self.verify_noting(mode, go_on);
+        // The memory of a walk that did not come to its end is free again.
+        self.noted = self.trail.as_ref().map_or(0, Trail::bytes);
+        self.share
+            .give_back(self.share.held() - before - self.noted);
+        verified
+    }
+
+    fn verify_noting(
         &mut self,
         mode: Mode,
         mut go_on: impl FnMut() -> bool,
     ) -> Result<Verified, SnapshotError> {
-        if let Some(mut trail) = self.trail.take() {
-            trail.forget(&mut self.share);
-        }
         let mut verified = Verified::default();
         let sections = self.blocks.sections();
         let source = Source::note(&mut self.share, sections);

@@ -66,7 +66,6 @@ impl<'s> Source<'s> {
         if let Self::Note(trail, share) = self
             && !trail.add(places, share)
         {
-            trail.forget(share);
             *self = Self::Search;
         }
         Ok(())
@@ -105,10 +104,9 @@ impl Trail {
         true
     }
 
-    /// Gives the memory back.
-    pub fn forget(&mut self, share: &mut Share) {
-        let Self(all) = std::mem::replace(self, Self(Vec::new()));
-        share.give_back(bytes_of(all.capacity()));
+    /// The memory that it takes.
+    pub fn bytes(&self) -> u64 {
+        bytes_of(self.0.capacity())
     }
 }
 
