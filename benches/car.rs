@@ -1,8 +1,9 @@
 //! What a repository costs: the floor (SHA-256 of its blocks), our snapshot, in memory and mostly in a file, and repo-stream.
 //!
 //! `cargo bench --bench car`. Each reads the CAR in pieces of 16 KiB, hashes every block, walks the tree and looks at every record.
-//! `verified` also walks once more before that and checks each record against the data model, as a job does. After the
-//! table all are measured in alternation, on one core. `little.car` of the vectors is used where there are vectors.
+//! `verified` also walks once more before that, as a job does; `checked` then checks each record against the data model, as a job does
+//! with those that it writes, and repo-stream with none. After the table all are measured in alternation, on one core, unless there is
+//! a filter. `little.car` of the vectors is used where there are vectors.
 
 use std::hint::black_box;
 use std::ops::ControlFlow;
@@ -13,6 +14,7 @@ use divan::counter::BytesCount;
 use penstock::backfill::snapshot::{Budget, CarLimits, CarReader, Mode, Snapshot, SnapshotLimits};
 use penstock::config::CollectionFilter;
 use penstock::decode::car::Car;
+use penstock::decode::check_record;
 use penstock::decode::commit::CommitBlock;
 use penstock_loadtest::Tid;
 use penstock_loadtest::dagcbor::{Cid, Value};
@@ -36,7 +38,8 @@ const LITTLE_MEMORY: u64 = 16 << 20;
 
 fn main() {
     divan::main();
-    if std::env::args().any(|arg| arg == "--bench") {
+    // With a filter, someone looks at one bench alone.
+    if std::env::args().skip(1).eq(["--bench"]) {
         for name in ["little", "great"] {
             if let Some(car) = repository(name) {
                 print_ratios(name, &car);
@@ -118,20 +121,31 @@ fn did_of(bytes: &[u8]) -> String {
         .to_owned()
 }
 
-/// Reads and visits, with a walk to verify before if that is asked for; gives the number of records.
-fn ours(bytes: &[u8], did: &str, memory: u64, verify: bool) -> u64 {
+/// How much is done with a repository.
+#[derive(Clone, Copy, PartialEq, PartialOrd)]
+enum Care {
+    Walked,
+    Verified,
+    Checked,
+}
+
+/// Reads and visits; gives the number of records.
+fn ours(bytes: &[u8], did: &str, memory: u64, care: Care) -> u64 {
     let budget = Budget::new(memory);
     let mut reader = CarReader::new(&budget, std::env::temp_dir(), CarLimits::default());
     for piece in bytes.chunks(PIECE) {
         reader.push(piece).unwrap();
     }
     let blocks = reader.finish().unwrap();
-    let snapshot = Snapshot::open(blocks, did, NOW, SnapshotLimits::default()).unwrap();
-    if verify {
+    let mut snapshot = Snapshot::open(blocks, did, NOW, SnapshotLimits::default()).unwrap();
+    if care >= Care::Verified {
         black_box(snapshot.verify(Mode::Full, || true).unwrap());
     }
     let mut records = 0;
     let visited = snapshot.records(Mode::Full, &CollectionFilter::ALL, |leaf| {
+        if care >= Care::Checked {
+            black_box(leaf.record.and_then(check_record));
+        }
         black_box(leaf);
         records += 1;
         ControlFlow::Continue(())
@@ -178,18 +192,22 @@ fn a_sha256_of_the_blocks(bencher: Bencher<'_, '_>, name: &str) {
 
 #[divan::bench(args = ["little", "great"], sample_count = 20)]
 fn b_penstock(bencher: Bencher<'_, '_>, name: &str) {
-    bench(bencher, name, |bytes, did| ours(bytes, did, MEMORY, false));
+    bench(bencher, name, |bytes, did| {
+        ours(bytes, did, MEMORY, Care::Walked)
+    });
 }
 
 #[divan::bench(args = ["little", "great"], sample_count = 20)]
 fn b_penstock_verified(bencher: Bencher<'_, '_>, name: &str) {
-    bench(bencher, name, |bytes, did| ours(bytes, did, MEMORY, true));
+    bench(bencher, name, |bytes, did| {
+        ours(bytes, did, MEMORY, Care::Verified)
+    });
 }
 
 #[divan::bench(args = ["great"], sample_count = 20)]
 fn b_penstock_verified_in_a_file(bencher: Bencher<'_, '_>, name: &str) {
     bench(bencher, name, |bytes, did| {
-        ours(bytes, did, LITTLE_MEMORY, true)
+        ours(bytes, did, LITTLE_MEMORY, Care::Verified)
     });
 }
 
@@ -202,15 +220,16 @@ fn c_repo_stream(bencher: Bencher<'_, '_>, name: &str) {
 fn print_ratios(name: &str, bytes: &[u8]) {
     const ROUNDS: usize = 11;
     let did = did_of(bytes);
-    let records = ours(bytes, &did, MEMORY, true);
+    let records = ours(bytes, &did, MEMORY, Care::Verified);
     assert_eq!(records, theirs(bytes));
-    let mut times = [const { Vec::new() }; 5];
+    let mut times = [const { Vec::new() }; 6];
     for _ in 0..ROUNDS {
         times[0].push(timed(|| hash_all(bytes)));
-        times[1].push(timed(|| ours(bytes, &did, MEMORY, false)));
-        times[2].push(timed(|| ours(bytes, &did, MEMORY, true)));
-        times[3].push(timed(|| ours(bytes, &did, LITTLE_MEMORY, true)));
-        times[4].push(timed(|| theirs(bytes)));
+        times[1].push(timed(|| ours(bytes, &did, MEMORY, Care::Walked)));
+        times[2].push(timed(|| ours(bytes, &did, MEMORY, Care::Verified)));
+        times[3].push(timed(|| ours(bytes, &did, LITTLE_MEMORY, Care::Verified)));
+        times[4].push(timed(|| ours(bytes, &did, MEMORY, Care::Checked)));
+        times[5].push(timed(|| theirs(bytes)));
     }
     let size = bytes.len();
     println!("\n{name}: {records} records, {size} bytes, medians of {ROUNDS} alternating rounds");
@@ -219,6 +238,7 @@ fn print_ratios(name: &str, bytes: &[u8]) {
         "penstock",
         "penstock, verified",
         "penstock, verified, little memory",
+        "penstock, verified, checked",
         "repo-stream",
     ];
     let seconds = times.map(median);
@@ -226,7 +246,7 @@ fn print_ratios(name: &str, bytes: &[u8]) {
         let (each, megabytes) = (records as f64 / seconds, size as f64 / 1e6 / seconds);
         println!("{reader}: {each:.0} records/s, {megabytes:.0} MB/s");
     }
-    let [_, once, verified, _, other] = seconds;
+    let [_, once, verified, _, _, other] = seconds;
     let (once, verified) = (other / once, other / verified);
     println!("times the speed of repo-stream: {once:.2}, verified {verified:.2}");
 }

@@ -35,6 +35,15 @@ impl<'a> Node<'a> {
     /// [`CborError::WrongType`] for a block that is DAG-CBOR but not a node: another field, one that is absent, or a key that
     /// shares more bytes than the one before has.
     pub fn parse(block: &'a [u8]) -> Result<Self, CborError> {
+        Self::parse_each(block, |_| {})
+    }
+
+    /// As [`Node::parse`], and hands on each entry as it is read: nothing says yet that the rest is good.
+    #[inline]
+    pub(crate) fn parse_each(
+        block: &'a [u8],
+        mut each: impl FnMut(&Entry<'a>),
+    ) -> Result<Self, CborError> {
         let mut cursor = Cursor::new(block);
         fields(&mut cursor, 2)?;
         field(&mut cursor, b'e')?;
@@ -48,6 +57,7 @@ impl<'a> Node<'a> {
             }
             // Both are at most the block's length.
             key_len = entry.shared + entry.suffix.len();
+            each(&entry);
         }
         field(&mut cursor, b'l')?;
         let left = link_or_null(&mut cursor)?;
@@ -69,13 +79,6 @@ impl<'a> Node<'a> {
 pub struct Entries<'a> {
     rest: &'a [u8],
     left: u64,
-}
-
-impl<'a> Entries<'a> {
-    /// The bytes from the next entry to the end of the node.
-    pub(crate) fn rest(&self) -> &'a [u8] {
-        self.rest
-    }
 }
 
 impl<'a> Iterator for Entries<'a> {

@@ -84,7 +84,7 @@ fn more_than_is_allowed() {
         "too_large"
     );
     let verify = |limits| {
-        let snapshot = Snapshot::open(read(&car).unwrap(), DID, NOW, limits).unwrap();
+        let mut snapshot = Snapshot::open(read(&car).unwrap(), DID, NOW, limits).unwrap();
         snapshot.verify(Mode::Full, || true).unwrap_err().reason()
     };
     let (limits, tree) = (SnapshotLimits::default(), TreeLimits::default());
@@ -200,7 +200,7 @@ fn empty_subtrees_that_repeat() {
 #[test]
 fn a_walk_stops_when_asked() {
     let (_, parts) = repository(3000, 1);
-    let snapshot = open(&parts.car(), DID).unwrap();
+    let mut snapshot = open(&parts.car(), DID).unwrap();
     let mut asked = 0;
     let stopped = snapshot.verify(Mode::Full, || {
         asked += 1;
@@ -243,7 +243,7 @@ proptest! {
         }
         let car = parts.car();
         for mode in [Mode::Full, Mode::Windowed] {
-            if let Ok(snapshot) = Snapshot::open(read(&car).unwrap(), DID, NOW, ANY_VERSION) {
+            if let Ok(mut snapshot) = Snapshot::open(read(&car).unwrap(), DID, NOW, ANY_VERSION) {
                 let _ = snapshot.verify(mode, || true);
             }
         }

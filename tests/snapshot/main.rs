@@ -11,6 +11,7 @@ mod exports;
 mod hostile;
 mod repository;
 mod since;
+mod trails;
 
 use penstock::backfill::snapshot::{
     Blocks, Budget, CarLimits, CarReader, Mode, Snapshot, SnapshotError, SnapshotLimits, Verified,
@@ -73,12 +74,15 @@ fn did_of(car: &[u8]) -> String {
 }
 
 fn records(snapshot: &Snapshot, mode: Mode) -> Vec<Seen> {
+    try_records(snapshot, mode).unwrap()
+}
+
+fn try_records(snapshot: &Snapshot, mode: Mode) -> Result<Vec<Seen>, SnapshotError> {
     let mut seen = Vec::new();
-    let visited = snapshot.records(mode, &CollectionFilter::ALL, |leaf| {
+    snapshot.records(mode, &CollectionFilter::ALL, |leaf| {
         let path = format!("{}/{}", leaf.collection, leaf.rkey);
         seen.push((path, leaf.cid, leaf.record.map(<[u8]>::to_vec)));
         std::ops::ControlFlow::Continue(())
-    });
-    visited.unwrap();
-    seen
+    })?;
+    Ok(seen)
 }

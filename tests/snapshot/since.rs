@@ -91,7 +91,7 @@ fn the_request_names_a_revision_of_the_start() {
 
 /// The window of a CAR, and how many records of it have to be fetched by themselves.
 fn window(car: &[u8], start: u64) -> (bool, u64) {
-    let snapshot = open(car, DID).unwrap();
+    let mut snapshot = open(car, DID).unwrap();
     let verified = snapshot.verify(Mode::Windowed, || true).unwrap();
     let window = Window::of(&snapshot, start, &verified).unwrap();
     let lacking = window.lacking(&snapshot, &CollectionFilter::ALL).unwrap();
@@ -123,7 +123,7 @@ fn absent_blocks_are_counted_and_handed_on() {
         text.contains(path) && text.contains(&cid.to_string()),
         "{text}"
     );
-    let snapshot = open(&without_record, DID).unwrap();
+    let mut snapshot = open(&without_record, DID).unwrap();
     let verified = snapshot.verify(Mode::Windowed, || true).unwrap();
     assert_eq!((verified.absent_nodes, verified.total.absent), (0, 1));
     assert_eq!(verified.total.records + 1, full.total.records);

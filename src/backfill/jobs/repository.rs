@@ -30,6 +30,7 @@ use crate::store::{
     Complete, RecordBody, RecordWrite, Repair, RepairKind, RevWrite, Scope, StoreError, WriteBatch,
     snapshot_version,
 };
+use crate::telemetry::metrics as names;
 
 /// A batch goes to the store at so many bytes,
 const BATCH_BYTES: usize = 1 << 20;
@@ -299,7 +300,7 @@ async fn check_signature(
 
 /// Reads the whole of it once, on a thread of its own, before anything is written. Gives the window, where there is one.
 async fn verify(
-    snapshot: Snapshot,
+    mut snapshot: Snapshot,
     mode: Mode,
     start: Option<u64>,
     filter: Arc<CollectionFilter>,
@@ -495,8 +496,12 @@ impl Writing {
 
     fn put(&mut self, leaf: &Leaf<'_>, record: &[u8]) {
         self.text.clear();
-        if self.json {
-            decode::record_to_json(record, &mut self.text);
+        let fault = match self.json {
+            true => decode::record_to_json(record, &mut self.text),
+            false => decode::check_record(record),
+        };
+        if let Some(fault) = fault {
+            names::RECORD_FAULTS.with([fault.as_str()]).increment(1);
         }
         self.batch.put_record(RecordWrite {
             did: &self.did,

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::num::NonZero;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -16,9 +17,9 @@ const CHUNK: usize = 256 << 10;
 /// Bytes that the first chunk begins with: many repositories are small.
 const FIRST: usize = 16 << 10;
 
-/// A range of an [`Arena`]: 22 bits of length and 42 bits of position.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place(u64);
+/// A range of an [`Arena`]: 42 bits of position and 22 bits of length. Never zero, so that an `Option` of it takes 8 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place(NonZero<u64>);
 
 /// Bytes of the longest range that a [`Place`] can name.
 pub(super) const MAX_PLACE: u64 = (1 << 22) - 1;
@@ -28,21 +29,26 @@ pub(super) const MAX_ARENA: u64 = 1 << 42;
 impl Place {
     /// A range, within [`MAX_PLACE`] and [`MAX_ARENA`].
     pub fn new(start: u64, len: u64) -> Self {
-        Self(start << 22 | len & MAX_PLACE)
+        Self(NonZero::<u64>::MIN.saturating_add(start << 22 | len & MAX_PLACE))
+    }
+
+    fn bits(self) -> u64 {
+        self.0.get() - 1
     }
 
     pub fn start(self) -> u64 {
-        self.0 >> 22
+        self.bits() >> 22
     }
 
     pub fn len(self) -> usize {
-        usize::try_from(self.0 & MAX_PLACE).unwrap_or_default()
+        usize::try_from(self.bits() & MAX_PLACE).unwrap_or_default()
     }
 
-    /// What follows the first `bytes` of it.
-    pub fn after(self, bytes: usize) -> Self {
-        let bytes = bytes.min(self.len()) as u64;
-        Self::new(self.start() + bytes, (self.0 & MAX_PLACE) - bytes)
+    /// Its first `bytes`, and what follows them.
+    pub fn split(self, bytes: usize) -> (Self, Self) {
+        let (first, len) = (bytes.min(self.len()) as u64, self.len() as u64);
+        let after = Self::new(self.start() + first, len - first);
+        (Self::new(self.start(), first), after)
     }
 }
 
@@ -145,13 +151,28 @@ impl Arena {
 
     /// The bytes of a range that is in one chunk in memory.
     #[inline]
-    pub fn slice(&self, place: Place) -> Option<&[u8]> {
+    fn slice(&self, place: Place) -> Option<&[u8]> {
         let (chunk, from) = split(place.start());
         self.chunk(chunk)?.get(from..from + place.len())
     }
 
+    /// The bytes of a range, which [`Arena::load`] may have put into a buffer.
+    #[inline]
+    pub fn loaded<'a>(&'a self, place: Place, buffer: &'a [u8]) -> &'a [u8] {
+        self.slice(place).unwrap_or(buffer)
+    }
+
+    /// Reads a range into a buffer, if it is not in one chunk in memory.
+    #[inline]
+    pub fn load(&self, place: Place, buffer: &mut Vec<u8>) -> io::Result<()> {
+        match self.slice(place) {
+            Some(_) => Ok(()),
+            None => self.read(place, buffer),
+        }
+    }
+
     /// Reads a range from wherever it is.
-    pub fn read(&self, place: Place, into: &mut Vec<u8>) -> io::Result<()> {
+    fn read(&self, place: Place, into: &mut Vec<u8>) -> io::Result<()> {
         into.clear();
         into.resize(place.len(), 0);
         let mut rest = into.as_mut_slice();

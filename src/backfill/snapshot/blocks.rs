@@ -1,15 +1,15 @@
 //! The blocks of a CAR, taken as its bytes arrive, and found by their CIDs.
 //!
-//! Every block is hashed. Sections are kept as they came, each CID with its block; the index has 16 bytes for each: the first 8 bytes of
-//! the hash and the place. It is sorted at the end, so that no choice of hashes makes it slow.
+//! Every block is hashed. Sections are kept as they came, each CID with its block.
 
 use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 
 use super::SnapshotError;
-use super::arena::{Arena, MAX_ARENA, MAX_PLACE, Place};
+use super::arena::{MAX_ARENA, MAX_PLACE, Place};
 use super::budget::{Budget, Share};
+use super::sections::Sections;
 use crate::decode::Cid;
 use crate::decode::car::{CarError, header_roots};
 
@@ -69,8 +69,9 @@ pub struct CarReader {
     head: Vec<u8>,
     root: Option<Cid>,
     bytes: u64,
-    arena: Arena,
-    index: Vec<Entry>,
+    /// Blocks that were taken, each as often as it was sent.
+    blocks: u64,
+    sections: Sections,
     failed: bool,
 }
 
@@ -89,8 +90,8 @@ impl CarReader {
             head: Vec::new(),
             root: None,
             bytes: 0,
-            arena: Arena::new(folder.into()),
-            index: Vec::new(),
+            blocks: 0,
+            sections: Sections::new(folder.into()),
             failed: false,
         }
     }
@@ -131,13 +132,20 @@ impl CarReader {
                     later
                 }
                 State::Cid { block_len } => {
-                    let (now, later) = split(bytes, CID_LEN - self.head.len() as u64);
-                    self.head.extend_from_slice(now);
-                    if self.head.len() == Cid::LEN {
-                        let block_len = *block_len;
-                        self.block_begins(block_len)?;
+                    let block_len = *block_len;
+                    let (section, after) = split(bytes, CID_LEN + block_len);
+                    // Most come whole.
+                    if self.head.is_empty() && section.len() as u64 == CID_LEN + block_len {
+                        self.whole_section(section)?;
+                        after
+                    } else {
+                        let (now, later) = split(bytes, CID_LEN - self.head.len() as u64);
+                        self.head.extend_from_slice(now);
+                        if self.head.len() == Cid::LEN {
+                            self.block_begins(block_len)?;
+                        }
+                        later
                     }
-                    later
                 }
                 State::Block {
                     cid,
@@ -147,12 +155,12 @@ impl CarReader {
                 } => {
                     let (now, later) = split(bytes, *left);
                     hash.update(now);
-                    self.arena.append(now, &mut self.share)?;
+                    self.sections.append(now, &mut self.share)?;
                     *left -= now.len() as u64;
                     if *left == 0 {
                         let (cid, place) = (*cid, *place);
-                        let hash = std::mem::take(hash);
-                        self.block_ends(cid, hash, place)?;
+                        let hash = std::mem::take(hash).finalize();
+                        self.block_ends(&cid, hash.into(), place)?;
                     }
                     later
                 }
@@ -181,19 +189,27 @@ impl CarReader {
         if block_len > block_bytes {
             return Err(too_large("bytes of a block", block_bytes));
         }
-        if self.index.len() as u64 >= blocks {
+        if self.blocks >= blocks {
             return Err(SnapshotError::TooManyBlocks(blocks));
         }
         Ok(State::Cid { block_len })
     }
 
+    fn whole_section(&mut self, section: &[u8]) -> Result<(), SnapshotError> {
+        let (head, block) = section.split_at_checked(Cid::LEN).unwrap_or_default();
+        let cid = Cid::from_bytes(head).ok_or(bad_car(CarError::BadCid))?;
+        let place = Place::new(self.sections.bytes(), section.len() as u64);
+        self.sections.append(section, &mut self.share)?;
+        self.block_ends(&cid, Sha256::digest(block).into(), place)
+    }
+
     fn block_begins(&mut self, left: u64) -> Result<(), SnapshotError> {
         let cid = Cid::from_bytes(&self.head).ok_or(bad_car(CarError::BadCid))?;
-        let place = Place::new(self.arena.len(), CID_LEN + left);
-        self.arena.append(&self.head, &mut self.share)?;
+        let place = Place::new(self.sections.bytes(), CID_LEN + left);
+        self.sections.append(&self.head, &mut self.share)?;
         let hash = Sha256::new();
         if left == 0 {
-            return self.block_ends(cid, hash, place);
+            return self.block_ends(&cid, hash.finalize().into(), place);
         }
         self.state = State::Block {
             cid,
@@ -204,33 +220,13 @@ impl CarReader {
         Ok(())
     }
 
-    fn block_ends(&mut self, cid: Cid, hash: Sha256, place: Place) -> Result<(), SnapshotError> {
-        if <[u8; 32]>::from(hash.finalize()) != *cid.hash() {
-            return Err(SnapshotError::BadCid(cid));
+    fn block_ends(&mut self, cid: &Cid, hash: [u8; 32], place: Place) -> Result<(), SnapshotError> {
+        if hash != *cid.hash() {
+            return Err(SnapshotError::BadCid(*cid));
         }
-        if self.index.len() == self.index.capacity() {
-            self.grow_index()?;
-        }
-        let prefix = prefix(&cid);
-        self.index.push(Entry { prefix, place });
+        self.blocks += 1;
+        self.sections.insert(cid, place, &mut self.share)?;
         self.state = BETWEEN;
-        Ok(())
-    }
-
-    /// The index can't be anywhere but in memory: for it, blocks go to the file.
-    fn grow_index(&mut self) -> Result<(), SnapshotError> {
-        let old = self.index.capacity();
-        let new = (old / 2 * 3).max(256);
-        let (old_bytes, new_bytes) = (index_bytes(old), index_bytes(new));
-        // Both are there while one is copied to the other.
-        if !self.share.try_take(new_bytes) {
-            self.arena.spill(&mut self.share)?;
-            if !self.share.try_take(new_bytes) {
-                return Err(SnapshotError::NoMemory);
-            }
-        }
-        self.index.reserve_exact(new - old);
-        self.share.give_back(old_bytes);
         Ok(())
     }
 
@@ -240,31 +236,18 @@ impl CarReader {
     }
 
     /// Ends the CAR, which must be at the end of a section.
-    pub fn finish(mut self) -> Result<Blocks, SnapshotError> {
+    pub fn finish(self) -> Result<Blocks, SnapshotError> {
         let between = matches!(self.state, State::Length { shift: 0, .. });
         let (Some(root), true, false) = (self.root, between, self.failed) else {
             return Err(SnapshotError::Truncated);
         };
-        self.index.sort_unstable();
-        let mut blocks = Blocks {
+        Ok(Blocks {
             root,
             bytes: self.bytes,
-            arena: self.arena,
-            index: self.index,
-            _share: self.share,
-        };
-        blocks.forget_duplicates()?;
-        Ok(blocks)
+            sections: self.sections,
+            share: self.share,
+        })
     }
-}
-
-fn index_bytes(entries: usize) -> u64 {
-    (entries * size_of::<Entry>()) as u64
-}
-
-fn prefix(cid: &Cid) -> u64 {
-    let first = cid.hash().first_chunk().copied();
-    u64::from_be_bytes(first.unwrap_or_default())
 }
 
 fn split(bytes: &[u8], at: u64) -> (&[u8], &[u8]) {
@@ -293,21 +276,13 @@ fn length(value: &mut u64, shift: &mut u32, byte: u8) -> Result<Option<u64>, Sna
     Ok((byte & 128 == 0).then_some(*value))
 }
 
-/// A block: the first bytes of its hash, and where its CID and itself are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Entry {
-    prefix: u64,
-    place: Place,
-}
-
 /// All blocks of a CAR.
 #[derive(Debug)]
 pub struct Blocks {
     root: Cid,
     bytes: u64,
-    arena: Arena,
-    index: Vec<Entry>,
-    _share: Share,
+    sections: Sections,
+    share: Share,
 }
 
 impl Blocks {
@@ -323,145 +298,38 @@ impl Blocks {
 
     /// How many different blocks there are.
     pub fn len(&self) -> u64 {
-        self.index.len() as u64
+        self.sections.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.index.is_empty()
+        self.len() == 0
     }
 
     /// Whether some of it is in a file.
     pub fn spilled(&self) -> bool {
-        self.arena.spilled()
+        self.sections.spilled()
     }
 
     /// A block. `buffer` is used where it does not lie in memory in one piece.
-    #[inline]
     pub fn get<'a>(
         &'a self,
         cid: &Cid,
         buffer: &'a mut Vec<u8>,
     ) -> Result<Option<&'a [u8]>, SnapshotError> {
-        let place = self.find(cid, buffer)?;
-        Ok(place.map(|place| self.block(place, buffer)))
-    }
-
-    /// Where a block is, for [`Blocks::block`] with the same buffer.
-    #[inline]
-    pub(super) fn find(
-        &self,
-        cid: &Cid,
-        buffer: &mut Vec<u8>,
-    ) -> Result<Option<Place>, SnapshotError> {
-        let prefix = prefix(cid);
-        let from = self.first(prefix);
-        for entry in self.index.get(from..).unwrap_or_default() {
-            if entry.prefix != prefix {
-                break;
-            }
-            let section = match self.arena.slice(entry.place) {
-                Some(section) => section,
-                None => {
-                    self.arena.read(entry.place, buffer)?;
-                    buffer.as_slice()
-                }
-            };
-            if section.starts_with(&cid.to_bytes()) {
-                return Ok(Some(entry.place.after(Cid::LEN)));
-            }
-        }
-        Ok(None)
-    }
-
-    /// A block that was found, with the buffer of that call.
-    #[inline]
-    pub(super) fn block<'a>(&'a self, place: Place, buffer: &'a [u8]) -> &'a [u8] {
-        let read = || buffer.get(Cid::LEN..).unwrap_or_default();
-        self.arena.slice(place).unwrap_or_else(read)
-    }
-
-    /// The first entry that is not below a prefix. Hashes are spread evenly, so that it is near where its value says, and nearer
-    /// still where its distance from what is there says; if not, this is as slow as a binary search.
-    #[inline]
-    fn first(&self, prefix: u64) -> usize {
-        let len = self.index.len();
-        let below = |at: usize| {
-            let entry = self.index.get(at);
-            entry.is_some_and(|entry| entry.prefix < prefix)
+        let Some(place) = self.sections.find(cid)? else {
+            return Ok(None);
         };
-        let entries_of = |distance: u64| {
-            let scaled = (u128::from(distance) * len as u128) >> 64;
-            usize::try_from(scaled).unwrap_or_default()
-        };
-        let mut near = entries_of(prefix);
-        for _ in 0..2 {
-            if let Some(entry) = self.index.get(near) {
-                let off = entries_of(prefix.abs_diff(entry.prefix));
-                near = if entry.prefix < prefix {
-                    (near + off).min(len - 1)
-                } else {
-                    near.saturating_sub(off)
-                };
-            }
-        }
-        let (mut low, mut high, mut step) = (near, near, 4);
-        if below(near) {
-            while high < len && below(high) {
-                (low, high) = (high + 1, high + step);
-                step *= 2;
-            }
-        } else {
-            while low > 0 && !below(low) {
-                (low, high) = (low.saturating_sub(step), low);
-                step *= 2;
-            }
-        }
-        let (low, high) = (low.min(len), high.min(len));
-        let between = self.index.get(low..high).unwrap_or_default();
-        low + between.partition_point(|entry| entry.prefix < prefix)
+        self.sections.load(place, buffer)?;
+        Ok(Some(self.sections.block(place, buffer)))
     }
 
-    #[inline]
-    fn cid_at(&self, place: Place) -> Result<Option<Cid>, SnapshotError> {
-        let head = Place::new(place.start(), CID_LEN);
-        if let Some(bytes) = self.arena.slice(head) {
-            return Ok(Cid::from_bytes(bytes));
-        }
-        let mut buffer = Vec::with_capacity(Cid::LEN);
-        self.arena.read(head, &mut buffer)?;
-        Ok(Cid::from_bytes(&buffer))
+    pub(super) fn sections(&self) -> &Sections {
+        &self.sections
     }
 
-    /// Keeps the first of each block, so that a lookup never passes many that are the same.
-    fn forget_duplicates(&mut self) -> Result<(), SnapshotError> {
-        let mut index = std::mem::take(&mut self.index);
-        // What was kept of those with the prefix at hand: one, or a few whose hashes collide.
-        let (mut kept, mut run) = (0, 0);
-        for at in 0..index.len() {
-            let Some(entry) = index.get(at).copied() else {
-                break;
-            };
-            let same = index
-                .get(run)
-                .is_some_and(|first| first.prefix == entry.prefix);
-            if run == kept || !same {
-                run = kept;
-            } else {
-                let cid = self.cid_at(entry.place)?;
-                let mut known = false;
-                for other in index.get(run..kept).unwrap_or_default() {
-                    known = known || self.cid_at(other.place)? == cid;
-                }
-                if known {
-                    continue;
-                }
-            }
-            index.swap(kept, at);
-            kept += 1;
-        }
-        index.truncate(kept);
-        self.index = index;
-        Ok(())
+    /// Hands on what was taken of the budget, to whoever keeps the blocks.
+    pub(super) fn take_share(&mut self) -> Share {
+        self.share.take()
     }
 }

@@ -69,6 +69,14 @@ impl Share {
         self.budget.0.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// Moves all of it to another owner.
+    pub(super) fn take(&mut self) -> Self {
+        Self {
+            budget: self.budget.clone(),
+            held: std::mem::take(&mut self.held),
+        }
+    }
+
     /// Bytes that this fetch has taken.
     pub fn held(&self) -> u64 {
         self.held

@@ -2,8 +2,8 @@
 //!
 //! [`CarReader`] takes the bytes as they arrive and hashes every block; [`Snapshot::open`] checks the commit,
 //! [`Snapshot::verify_signature`] who signed it, and [`Snapshot::verify`] walks the whole tree. Only then does
-//! [`Snapshot::records`] give the records to write. Memory is bounded by a [`Budget`] that all fetches share; beyond it blocks
-//! wait in a temporary file. [`window`] decides which records of a windowed snapshot count.
+//! [`Snapshot::records`] give the records to write, whose blocks it need not search for again. Memory is bounded by a [`Budget`] that
+//! all fetches share; beyond it blocks wait in a temporary file. [`window`] decides which records of a windowed snapshot count.
 //!
 //! All of it is computation, and reading and writing of that file: it belongs on a thread that may block.
 
@@ -11,20 +11,24 @@ mod arena;
 mod blocks;
 mod budget;
 mod error;
+mod index;
+mod sections;
+mod trail;
 mod walk;
 pub mod window;
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use crate::config::CollectionFilter;
 use crate::decode::commit::CommitBlock;
-use crate::decode::{Cid, REV_AHEAD_MICROS, RecordFault, SigningKey, Tid, check_record, signature};
+use crate::decode::{Cid, REV_AHEAD_MICROS, SigningKey, Tid, signature};
 
 pub use blocks::{Blocks, CarLimits, CarReader};
 pub use budget::{Budget, Share};
 pub use error::SnapshotError;
-pub use walk::{Leaf, Mode, TreeLimits, Walk};
+use trail::{Source, Trail};
+pub use walk::{Leaf, Mode, TreeLimits};
+use walk::{Step, Walk};
 
 /// What a snapshot may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +55,10 @@ impl Default for SnapshotLimits {
 #[derive(Debug)]
 pub struct Snapshot {
     blocks: Blocks,
+    share: Share,
+    /// Of the walk that verified it, and the memory that this takes of the share.
+    trail: Option<Trail>,
+    noted: u64,
     limits: SnapshotLimits,
     commit: Vec<u8>,
     sig: Vec<u8>,
@@ -69,8 +77,6 @@ pub struct Verified {
     pub nodes: u64,
     /// Subtrees that are absent ([`Mode::Windowed`] only).
     pub absent_nodes: u64,
-    /// How many records break the data model, by [`RecordFault::as_str`]. They count as records all the same: they were published.
-    pub faults: BTreeMap<&'static str, u64>,
 }
 
 impl Verified {
@@ -92,11 +98,11 @@ pub struct Counts {
 }
 
 impl Counts {
-    fn add(&mut self, leaf: &Leaf<'_>) {
-        match leaf.record {
-            Some(record) => {
+    fn add(&mut self, step: &Step<'_>) {
+        match step.place {
+            Some(place) => {
                 self.records += 1;
-                self.bytes += record.len() as u64;
+                self.bytes += place.len() as u64;
             }
             None => self.absent += 1,
         }
@@ -111,7 +117,7 @@ impl Snapshot {
     ///
     /// [`SnapshotError::RootAbsent`] is how a server says that nothing is newer than `since`.
     pub fn open(
-        blocks: Blocks,
+        mut blocks: Blocks,
         did: &str,
         now_micros: u64,
         limits: SnapshotLimits,
@@ -134,8 +140,12 @@ impl Snapshot {
             return Err(SnapshotError::RevAhead(rev));
         }
         let (commit, sig, data) = (block.to_vec(), commit.sig.to_vec(), commit.data);
+        let share = blocks.take_share();
         Ok(Self {
             blocks,
+            share,
+            trail: None,
+            noted: 0,
             limits,
             commit,
             sig,
@@ -176,28 +186,50 @@ impl Snapshot {
         Err(SnapshotError::BadSignature(why))
     }
 
-    /// A walk over the tree, to be stepped by the caller with [`Snapshot::blocks`].
-    pub fn walk(&self, mode: Mode) -> Walk {
-        Walk::new(self.data, mode, self.limits.tree)
+    /// A walk over the tree, which follows the one that verified it, if that left a trail.
+    fn walk(&self, mode: Mode) -> Result<Walk<'_>, SnapshotError> {
+        let (source, sections) = (Source::follow(self.trail.as_ref()), self.blocks.sections());
+        Walk::new(self.data, mode, self.limits.tree, sections, source)
     }
 
     /// Walks the whole tree and checks that all is there, in order, and within the limits. `go_on` is asked now and then.
+    ///
+    /// It reads no record, but notes where each is, if the budget has 8 bytes for every block: later walks need not search then.
     pub fn verify(
-        &self,
+        &mut self,
+        mode: Mode,
+        go_on: impl FnMut() -> bool,
+    ) -> Result<Verified, SnapshotError> {
+        self.trail = None;
+        self.share.give_back(self.noted);
+        let before = self.share.held();
+        let verified = self.verify_noting(mode, go_on);
+        // The memory of a walk that did not come to its end is free again.
+        self.noted = self.trail.as_ref().map_or(0, Trail::bytes);
+        self.share
+            .give_back(self.share.held() - before - self.noted);
+        verified
+    }
+
+    fn verify_noting(
+        &mut self,
         mode: Mode,
         mut go_on: impl FnMut() -> bool,
     ) -> Result<Verified, SnapshotError> {
         let mut verified = Verified::default();
-        let mut walk = self.walk(mode);
+        let sections = self.blocks.sections();
+        let source = Source::note(&mut self.share, sections);
+        let mut walk = Walk::new(self.data, mode, self.limits.tree, sections, source)?;
         let mut seen = 0;
-        while let Some(leaf) = walk.next(&self.blocks)? {
-            verified.add(&leaf, self.limits.collections)?;
+        while let Some(step) = walk.next()? {
+            verified.add(&step, self.limits.collections)?;
             seen += 1;
             if seen % BETWEEN_LOOKS == 0 && !go_on() {
                 return Err(SnapshotError::Cancelled);
             }
         }
         (verified.nodes, verified.absent_nodes) = (walk.nodes(), walk.absent_nodes());
+        self.trail = walk.trail();
         Ok(verified)
     }
 
@@ -208,9 +240,26 @@ impl Snapshot {
         filter: &CollectionFilter,
         mut visit: impl FnMut(Leaf<'_>) -> ControlFlow<()>,
     ) -> Result<(), SnapshotError> {
-        let mut walk = self.walk(mode);
-        while let Some(leaf) = walk.next(&self.blocks)? {
-            if filter.wants(leaf.collection) && visit(leaf).is_break() {
+        let (mut walk, mut buffer) = (self.walk(mode)?, Vec::new());
+        let sections = self.blocks.sections();
+        while let Some(step) = walk.next()? {
+            if !filter.wants(step.collection) {
+                continue;
+            }
+            let record = match step.place {
+                Some(place) => {
+                    sections.load(place, &mut buffer)?;
+                    Some(sections.block(place, &buffer))
+                }
+                None => None,
+            };
+            let leaf = Leaf {
+                collection: step.collection,
+                rkey: step.rkey,
+                cid: *step.cid,
+                record,
+            };
+            if visit(leaf).is_break() {
                 return Err(SnapshotError::Cancelled);
             }
         }
@@ -219,16 +268,12 @@ impl Snapshot {
 }
 
 impl Verified {
-    fn add(&mut self, leaf: &Leaf<'_>, limit: usize) -> Result<(), SnapshotError> {
-        let fault = leaf.record.and_then(check_record);
-        if let Some(fault) = fault.map(RecordFault::as_str) {
-            *self.faults.entry(fault).or_default() += 1;
-        }
-        self.total.add(leaf);
+    fn add(&mut self, step: &Step<'_>, limit: usize) -> Result<(), SnapshotError> {
+        self.total.add(step);
         // The records of a collection follow one another.
-        let same = |(name, _): &&mut (String, Counts)| name == leaf.collection;
+        let same = |(name, _): &&mut (String, Counts)| name == step.collection;
         if let Some((_, counts)) = self.collections.last_mut().filter(same) {
-            counts.add(leaf);
+            counts.add(step);
             return Ok(());
         }
         if self.collections.len() >= limit {
@@ -236,8 +281,8 @@ impl Verified {
             return Err(SnapshotError::TooLarge { what, limit });
         }
         let mut counts = Counts::default();
-        counts.add(leaf);
-        self.collections.push((leaf.collection.to_owned(), counts));
+        counts.add(step);
+        self.collections.push((step.collection.to_owned(), counts));
         Ok(())
     }
 }

@@ -1,13 +1,13 @@
 //! The records of a repository, in the order of their keys: depth first, without recursion, without allocating for a record.
 //!
-//! A [`Walk`] borrows nothing, so that it can stop anywhere and go on later, on another thread. Keys must ascend over the whole
-//! tree, so that no record comes twice; subtrees without any key can't repeat without end either, since a tree has no more nodes
-//! than the CAR has blocks.
+//! Keys must ascend over the whole tree, so that no record comes twice; subtrees without any key can't repeat without end either,
+//! since a tree has no more nodes than the CAR has blocks.
 
+use super::SnapshotError;
 use super::arena::Place;
-use super::{Blocks, SnapshotError};
-use crate::decode::cbor::Cursor;
-use crate::decode::tree::{Entry, Node};
+use super::sections::Sections;
+use super::trail::{Places, Source, Trail};
+use crate::decode::tree::Node;
 use crate::decode::{Cid, syntax};
 
 /// What a tree may be.
@@ -56,119 +56,157 @@ pub struct Leaf<'a> {
 /// Bytes of the longest path: collection, slash, record key.
 const MAX_KEY: usize = 317 + 1 + 512;
 
-/// A walk over a tree.
-#[derive(Debug)]
-pub struct Walk {
-    mode: Mode,
-    limits: TreeLimits,
-    /// The subtree to go into next.
-    next: Option<Cid>,
-    /// From the root to where the walk is; those behind `depth` are kept for their buffers.
-    frames: Vec<Frame>,
-    depth: usize,
-    /// The last key.
-    last: Vec<u8>,
-    record: Vec<u8>,
-    nodes: u64,
-    records: u64,
-    absent_nodes: u64,
-    absent_records: u64,
+/// A record that a walk came to, not read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Step<'a> {
+    pub collection: &'a str,
+    pub rkey: &'a str,
+    pub cid: &'a Cid,
+    pub place: Option<Place>,
 }
 
-/// A node that the walk is in.
+/// A walk over a tree.
+#[derive(Debug)]
+pub(super) struct Walk<'s> {
+    mode: Mode,
+    limits: TreeLimits,
+    sections: &'s Sections,
+    source: Source<'s>,
+    /// From one above the root, whose only link is the root, to where the walk is; those behind `depth` are kept for their buffers.
+    frames: Vec<Frame>,
+    depth: usize,
+    /// Which link of the node at hand the walk goes into next.
+    next: Option<usize>,
+    /// The last key, and where in it the slash is.
+    last: Vec<u8>,
+    slash: usize,
+    /// For [`Sections::load`].
+    buffer: Vec<u8>,
+    nodes: u64,
+    absent_nodes: u64,
+    records: u64,
+}
+
+/// A node that the walk is in, taken apart.
 #[derive(Debug)]
 struct Frame {
     cid: Cid,
-    place: Place,
-    /// Where [`Blocks::find`] put it, if it does not lie in memory in one piece.
-    buffer: Vec<u8>,
-    /// What of the node's end has not been read, in bytes and in entries.
-    rest: usize,
-    entries: u64,
+    entries: Vec<Entry>,
+    /// What its keys do not share with the ones before, one after the other.
+    suffixes: Vec<u8>,
+    /// Its links: record and subtree of each entry, then the subtree before them all.
+    cids: Vec<Cid>,
+    places: Places,
+    /// How many entries and links the walk has passed.
+    passed: usize,
+    used: usize,
     /// The last key of this node.
     key: Vec<u8>,
 }
 
-impl Walk {
+/// An entry of a node.
+#[derive(Debug)]
+struct Entry {
+    shared: usize,
+    /// Where its suffix ends.
+    end: usize,
+    /// Whether there is a subtree after it.
+    right: bool,
+}
+
+impl<'s> Walk<'s> {
     /// A walk from the root of a tree.
-    pub fn new(data: Cid, mode: Mode, limits: TreeLimits) -> Self {
-        Self {
+    pub fn new(
+        data: Cid,
+        mode: Mode,
+        limits: TreeLimits,
+        sections: &'s Sections,
+        mut source: Source<'s>,
+    ) -> Result<Self, SnapshotError> {
+        let mut above = Frame::new(data);
+        above.cids.push(data);
+        source.links(sections, &above.cids, &mut above.places)?;
+        Ok(Self {
             mode,
             limits,
-            next: Some(data),
-            frames: Vec::new(),
-            depth: 0,
+            sections,
+            source,
+            frames: vec![above],
+            depth: 1,
+            next: Some(0),
             last: Vec::new(),
-            record: Vec::new(),
+            slash: 0,
+            buffer: Vec::new(),
             nodes: 0,
-            records: 0,
             absent_nodes: 0,
-            absent_records: 0,
-        }
+            records: 0,
+        })
     }
 
     /// The next record; none: the tree is at its end. After an error there is nothing to go on with.
-    pub fn next<'a>(&'a mut self, blocks: &'a Blocks) -> Result<Option<Leaf<'a>>, SnapshotError> {
-        let Some((cid, slash)) = self.advance(blocks)? else {
+    #[inline]
+    pub fn next(&mut self) -> Result<Option<Step<'_>>, SnapshotError> {
+        let Some(record) = self.advance()? else {
             return Ok(None);
         };
-        let place = blocks.find(&cid, &mut self.record)?;
-        if place.is_none() {
-            self.absent_records += 1;
-            if self.mode == Mode::Full {
-                let path = String::from_utf8_lossy(&self.last).into_owned();
-                return Err(SnapshotError::MissingBlock { cid, path });
-            }
+        let frame = self.frames.get(self.depth - 1);
+        let Some((cid, place)) = frame.and_then(|frame| frame.link(record)) else {
+            return Ok(None);
+        };
+        if place.is_none() && self.mode == Mode::Full {
+            let path = String::from_utf8_lossy(&self.last).into_owned();
+            return Err(SnapshotError::MissingBlock { cid: *cid, path });
         }
-        let record = place.map(|place| blocks.block(place, &self.record));
         let path = std::str::from_utf8(&self.last).unwrap_or_default();
-        let (collection, rkey) = path.split_at_checked(slash).unwrap_or_default();
-        Ok(Some(Leaf {
+        let (collection, rkey) = path.split_at_checked(self.slash).unwrap_or_default();
+        Ok(Some(Step {
             collection,
             rkey: rkey.get(1..).unwrap_or_default(),
             cid,
-            record,
+            place,
         }))
     }
 
-    /// Goes on to the next key: the record's CID and where in the key the slash is.
-    fn advance(&mut self, blocks: &Blocks) -> Result<Option<(Cid, usize)>, SnapshotError> {
-        loop {
-            if let Some(cid) = self.next.take() {
-                self.descend(cid, blocks)?;
+    /// Goes on to the next key, and says which link of the node at hand its record is.
+    fn advance(&mut self) -> Result<Option<usize>, SnapshotError> {
+        while let Some(frame) = self
+            .depth
+            .checked_sub(1)
+            .and_then(|at| self.frames.get_mut(at))
+        {
+            if let Some(link) = self.next.take() {
+                if let Some((cid, place)) = frame.link(link) {
+                    let cid = *cid;
+                    self.descend(cid, place)?;
+                }
                 continue;
             }
-            let Some(at) = self.depth.checked_sub(1) else {
-                return Ok(None);
-            };
-            let Some(frame) = self.frames.get_mut(at) else {
-                return Ok(None);
-            };
-            if frame.entries == 0 {
-                self.depth = at;
+            let Some(record) = frame.step()? else {
+                self.depth -= 1;
                 continue;
-            }
-            let (value, right) = frame.step(blocks)?;
+            };
             if frame.key.as_slice() <= self.last.as_slice() {
                 return Err(bad_tree(frame.cid, "keys do not ascend"));
             }
-            let slash = slash(&frame.key);
-            let slash = slash.ok_or_else(|| bad_tree(frame.cid, "a key is not a path"))?;
+            self.slash = slash(&frame.key, self.last.get(..=self.slash))
+                .ok_or_else(|| bad_tree(frame.cid, "a key is not a path"))?;
             self.last.clear();
             self.last.extend_from_slice(&frame.key);
-            self.next = right;
+            let right = record + 1;
+            self.next = (frame.used > right).then_some(right);
             self.records += 1;
             if self.records > self.limits.records {
                 return Err(too_large("records", self.limits.records));
             }
-            return Ok(Some((value, slash)));
+            return Ok(Some(record));
         }
+        Ok(None)
     }
 
     /// Goes into a subtree.
-    fn descend(&mut self, cid: Cid, blocks: &Blocks) -> Result<(), SnapshotError> {
+    fn descend(&mut self, cid: Cid, place: Option<Place>) -> Result<(), SnapshotError> {
         if self.depth == self.frames.len() {
-            if self.depth >= self.limits.depth {
+            if self.depth > self.limits.depth {
                 return Err(too_large("levels of the tree", self.limits.depth as u64));
             }
             self.frames.push(Frame::new(cid));
@@ -176,7 +214,7 @@ impl Walk {
         let Some(frame) = self.frames.get_mut(self.depth) else {
             return Ok(());
         };
-        let Some(place) = blocks.find(&cid, &mut frame.buffer)? else {
+        let Some(place) = place else {
             self.absent_nodes += 1;
             return match self.mode {
                 Mode::Windowed => Ok(()),
@@ -184,12 +222,22 @@ impl Walk {
             };
         };
         self.nodes += 1;
-        if self.nodes > blocks.len() {
+        if self.nodes > self.sections.len() {
             return Err(bad_tree(cid, "a subtree repeats"));
         }
-        self.next = frame.open(cid, place, blocks, self.limits.node_entries)?;
+        self.sections.load(place, &mut self.buffer)?;
+        let block = self.sections.block(place, &self.buffer);
+        let has_left = frame.open(cid, block, self.limits.node_entries)?;
+        self.source
+            .links(self.sections, &frame.cids, &mut frame.places)?;
+        self.next = has_left.then(|| frame.cids.len() - 1);
         self.depth += 1;
         Ok(())
+    }
+
+    /// What the walk noted, which has come to its end.
+    pub fn trail(self) -> Option<Trail> {
+        self.source.trail()
     }
 
     /// Nodes that were read.
@@ -197,19 +245,9 @@ impl Walk {
         self.nodes
     }
 
-    /// Records that were passed, absent ones included.
-    pub fn records(&self) -> u64 {
-        self.records
-    }
-
     /// Subtrees that are absent.
     pub fn absent_nodes(&self) -> u64 {
         self.absent_nodes
-    }
-
-    /// Records of those passed whose blocks are absent.
-    pub fn absent_records(&self) -> u64 {
-        self.absent_records
     }
 }
 
@@ -217,53 +255,80 @@ impl Frame {
     fn new(cid: Cid) -> Self {
         Self {
             cid,
-            place: Place::new(0, 0),
-            buffer: Vec::new(),
-            rest: 0,
-            entries: 0,
+            entries: Vec::new(),
+            suffixes: Vec::new(),
+            cids: Vec::new(),
+            places: Places::new(),
+            passed: 0,
+            used: 0,
             key: Vec::new(),
         }
     }
 
-    /// Starts with a node that was found with this frame's buffer, and gives the subtree before its first entry.
-    fn open(
-        &mut self,
-        cid: Cid,
-        place: Place,
-        blocks: &Blocks,
-        max_entries: u64,
-    ) -> Result<Option<Cid>, SnapshotError> {
-        let block = blocks.block(place, &self.buffer);
-        let node = Node::parse(block).map_err(|error| bad_tree(cid, error))?;
+    /// Takes a node apart, and says whether there is a subtree before its first entry.
+    fn open(&mut self, cid: Cid, block: &[u8], max_entries: u64) -> Result<bool, SnapshotError> {
+        let Self {
+            entries,
+            suffixes,
+            cids,
+            ..
+        } = self;
+        entries.clear();
+        suffixes.clear();
+        cids.clear();
+        let node = Node::parse_each(block, |entry| {
+            suffixes.extend_from_slice(entry.suffix);
+            cids.push(entry.value);
+            cids.extend(entry.right);
+            entries.push(Entry {
+                shared: entry.shared,
+                end: suffixes.len(),
+                right: entry.right.is_some(),
+            });
+        });
+        let node = node.map_err(|error| bad_tree(cid, error))?;
         if node.len > max_entries {
             return Err(too_large("entries of a node", max_entries));
         }
-        (self.cid, self.place) = (cid, place);
-        (self.rest, self.entries) = (node.entries().rest().len(), node.len);
+        cids.extend(node.left);
+        (self.cid, self.passed, self.used) = (cid, 0, 0);
         self.key.clear();
-        Ok(node.left)
+        Ok(node.left.is_some())
     }
 
-    /// Reads the next entry into `key`, and gives its record and the subtree after it.
-    fn step(&mut self, blocks: &Blocks) -> Result<(Cid, Option<Cid>), SnapshotError> {
-        let cid = self.cid;
-        let block = blocks.block(self.place, &self.buffer);
-        let at = block.len().saturating_sub(self.rest);
-        let mut cursor = Cursor::new(block.get(at..).unwrap_or_default());
-        let entry = Entry::parse(&mut cursor).map_err(|error| bad_tree(cid, error))?;
-        if entry.shared + entry.suffix.len() > MAX_KEY {
-            return Err(bad_tree(cid, "a key is too long"));
+    /// A link, and where its block is, if it is there.
+    fn link(&self, at: usize) -> Option<(&Cid, Option<Place>)> {
+        Some((self.cids.get(at)?, *self.places.get(at)?))
+    }
+
+    /// Puts the next key into `key`, and says which link its record is; none: there are no more.
+    fn step(&mut self) -> Result<Option<usize>, SnapshotError> {
+        let Some(entry) = self.entries.get(self.passed) else {
+            return Ok(None);
+        };
+        let before = self.passed.checked_sub(1);
+        let before = before.and_then(|before| self.entries.get(before));
+        let start = before.map_or(0, |before| before.end);
+        let suffix = self.suffixes.get(start..entry.end).unwrap_or_default();
+        if entry.shared + suffix.len() > MAX_KEY {
+            return Err(bad_tree(self.cid, "a key is too long"));
         }
-        self.rest = cursor.rest().len();
-        self.entries -= 1;
         self.key.truncate(entry.shared);
-        self.key.extend_from_slice(entry.suffix);
-        Ok((entry.value, entry.right))
+        self.key.extend_from_slice(suffix);
+        let record = self.used;
+        self.used += 1 + usize::from(entry.right);
+        self.passed += 1;
+        Ok(Some(record))
     }
 }
 
-/// Where the slash of a path is, if it is one.
-fn slash(key: &[u8]) -> Option<usize> {
+/// Where the slash of a path is, if it is one. Most are in the `collection` of the one before, which needs no second look.
+fn slash(key: &[u8], collection: Option<&[u8]>) -> Option<usize> {
+    if let Some(collection) = collection
+        && let Some(rkey) = key.strip_prefix(collection)
+    {
+        return syntax::is_rkey_bytes(rkey).then(|| collection.len() - 1);
+    }
     let slash = key.iter().position(|byte| *byte == b'/')?;
     let (collection, rkey) = key.split_at_checked(slash)?;
     let is_path = syntax::is_nsid_bytes(collection) && syntax::is_rkey_bytes(rkey.get(1..)?);

@@ -49,9 +49,9 @@ impl Window {
         if verified.anything_absent() {
             return Ok(window);
         }
-        let mut walk = snapshot.walk(Mode::Windowed);
-        while let Some(leaf) = walk.next(snapshot.blocks())? {
-            let key = Tid::parse(leaf.rkey.as_bytes());
+        let mut walk = snapshot.walk(Mode::Windowed)?;
+        while let Some(step) = walk.next()? {
+            let key = Tid::parse(step.rkey.as_bytes());
             if key.is_some_and(|tid| tid.micros() < start) {
                 window.honoured = false;
                 break;
