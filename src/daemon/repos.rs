@@ -74,7 +74,11 @@ fn tools(
         fetcher,
         store: store.clone(),
         clock: clock.clone(),
-        budget: Budget::new(config.backfill.max_bytes),
+        // One great repository always has room beside others.
+        budget: Budget::with_disk(
+            config.backfill.max_bytes,
+            config.backfill.max_repo_bytes.saturating_mul(2),
+        ),
         locks: DidLocks::default(),
         indexed,
         followed: Followed::default(),

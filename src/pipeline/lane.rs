@@ -287,11 +287,6 @@ impl Lane {
                 let mut counts = Counts::default();
                 writer.event(&event, &mut self.json, &mut self.batch, &mut counts);
                 self.metrics.event(event_type(&event), &counts);
-                if let Event::Identity(identity) = &event
-                    && let Some(changed) = &self.options.changed_identities
-                {
-                    let _ = changed.try_send(identity.did.to_owned());
-                }
                 if matches!(event, Event::Unknown { .. }) {
                     self.metrics.skipped("unknown_type", 1);
                 }

@@ -53,7 +53,7 @@ pub struct PipelineOptions {
     pub decode: DecodeOptions,
     /// Whether the JSON of a record is stored beside it.
     pub json: bool,
-    /// Who wants to hear of DIDs whose identity changed. Never waited for: what it has no room for is not told.
+    /// Who wants to hear of DIDs whose identity changed, in whatever slot. Never waited for: what it has no room for is not told.
     pub changed_identities: Option<mpsc::Sender<String>>,
 }
 
@@ -91,6 +91,7 @@ pub struct Pipeline {
     in_flight: Arc<Semaphore>,
     in_flight_bytes: u32,
     epochs: Arc<Epochs>,
+    changed_identities: Option<mpsc::Sender<String>>,
     faults: [Arc<Faults>; 2],
     failure: watch::Receiver<Option<Arc<StoreError>>>,
 }
@@ -168,6 +169,7 @@ impl Pipeline {
             in_flight,
             in_flight_bytes,
             epochs,
+            changed_identities: options.changed_identities.clone(),
             faults,
             failure,
         })
@@ -176,7 +178,8 @@ impl Pipeline {
     /// A router for a stream: takes in what belongs to `slots`, and tells `progress` of it.
     pub fn router(&self, stream: Stream, slots: SlotSet) -> Router {
         let inputs = self.lanes.iter().map(|lane| lane.input(stream)).collect();
-        Router::new(stream, slots, inputs, self.epochs.clone())
+        let changed = self.changed_identities.clone();
+        Router::new(stream, slots, inputs, self.epochs.clone(), changed)
     }
 
     /// What the lanes found wrong lately in a stream.

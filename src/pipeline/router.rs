@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::{Sender, TrySendError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::progress::Ticket;
 use super::{Epochs, Point, Progress, Stream};
 use crate::config::CollectionFilter;
-use crate::decode::Peek;
+use crate::decode::{Kind, Peek};
 use crate::slot::{self, SlotSet};
 use crate::telemetry::metrics::{self as names, SecondsCounter};
 
@@ -80,6 +80,7 @@ pub struct Router {
     /// How large the last chunk became: the next one is allocated at once, and no larger than its budget tells.
     last_bytes: usize,
     epochs: Arc<Epochs>,
+    changed_identities: Option<mpsc::Sender<String>>,
     /// Up to where the stream was routed, told to the progress with each chunk.
     routed: Point,
     /// Whether the progress has yet to learn it.
@@ -94,6 +95,7 @@ impl Router {
         slots: SlotSet,
         lanes: Vec<LaneInput>,
         epochs: Arc<Epochs>,
+        changed_identities: Option<mpsc::Sender<String>>,
     ) -> Self {
         let open = lanes.iter().map(|_| None).collect();
         Self {
@@ -103,6 +105,7 @@ impl Router {
             open,
             last_bytes: 0,
             epochs,
+            changed_identities,
             routed: Point::default(),
             untold: false,
             full: SecondsCounter::new(names::PIPELINE_FULL.with([])),
@@ -112,7 +115,8 @@ impl Router {
     /// Another router of the same stream, for no slots yet.
     pub fn another(&self) -> Self {
         let (lanes, epochs) = (self.lanes.clone(), self.epochs.clone());
-        Self::new(self.stream, SlotSet::default(), lanes, epochs)
+        let changed = self.changed_identities.clone();
+        Self::new(self.stream, SlotSet::default(), lanes, epochs, changed)
     }
 
     /// Whether this worker takes in frames of that slot.
@@ -145,6 +149,11 @@ impl Router {
         source: &Arc<Source>,
         progress: &Arc<Progress>,
     ) -> Result<bool, Stopped> {
+        if peek.kind == Kind::Identity
+            && let (Some(changed), Some(did)) = (&self.changed_identities, peek.did)
+        {
+            let _ = changed.try_send(did.to_owned());
+        }
         let place = peek.did.map_or(0, slot::place);
         if !self.slots.contains(slot::slot_of_place(place)) {
             return Ok(false);
@@ -258,5 +267,38 @@ struct Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.full.add(self.since.elapsed());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_changed_identity_is_told_whoever_takes_it_in() {
+        let (send, mut told) = mpsc::channel(1);
+        let epochs = Arc::new(Epochs::default());
+        let none = SlotSet::default();
+        let mut router = Router::new(Stream::Live, none, Vec::new(), epochs, Some(send));
+        let source = Arc::new(Source::default());
+        let progress = Arc::new(Progress::after(0));
+        for (kind, did) in [
+            (Kind::Commit, Some("did:plc:a")),
+            (Kind::Identity, None),
+            (Kind::Identity, Some("did:plc:b")),
+            // There is no room for more.
+            (Kind::Identity, Some("did:plc:c")),
+        ] {
+            let peek = Peek {
+                kind,
+                did,
+                seq: Some(1),
+                time: None,
+            };
+            let taken = router.route(b"", &peek, &source, &progress).await.unwrap();
+            assert!(!taken);
+        }
+        assert_eq!(told.try_recv().as_deref(), Ok("did:plc:b"));
+        assert!(told.try_recv().is_err());
     }
 }

@@ -78,6 +78,22 @@ fn what_memory_does_not_hold_waits_in_a_file() {
 }
 
 #[test]
+fn temporary_files_have_a_limit_together() {
+    let (_, parts) = repository(8000, 700);
+    let car = parts.car();
+    let read = |on_disk| read_in(&car, 10_000, &Budget::with_disk(2 << 20, on_disk));
+    let error = read(1 << 20).unwrap_err();
+    assert_eq!(error.reason(), "spill");
+    assert!(error.is_ours());
+    // What one gives back another may have.
+    let budget = Budget::with_disk(2 << 20, car.len() as u64);
+    for _ in 0..3 {
+        let blocks = read_in(&car, 10_000, &budget).unwrap();
+        assert!(blocks.spilled());
+    }
+}
+
+#[test]
 fn a_folder_that_is_not_there_is_our_trouble() {
     let (_, parts) = repository(8000, 700);
     let mut reader = CarReader::new(&Budget::new(1 << 20), "/nonexistent", CarLimits::default());

@@ -123,7 +123,7 @@ impl Arena {
                 .push(Some(std::mem::replace(&mut self.last, next)));
         } else {
             let at = self.chunks.len();
-            write_chunk(&mut self.file, &self.folder, at, &self.last)?;
+            write_chunk(&mut self.file, &self.folder, at, &self.last, share)?;
             self.chunks.push(None);
             self.last.clear();
         }
@@ -134,7 +134,7 @@ impl Arena {
     pub fn spill(&mut self, share: &mut Share) -> Result<(), SnapshotError> {
         for (at, chunk) in self.chunks.iter_mut().enumerate() {
             if let Some(bytes) = chunk {
-                write_chunk(&mut self.file, &self.folder, at, bytes)?;
+                write_chunk(&mut self.file, &self.folder, at, bytes, share)?;
                 *chunk = None;
                 share.give_back(CHUNK as u64);
             }
@@ -206,7 +206,17 @@ fn split(position: u64) -> (usize, usize) {
     (at, usize::try_from(position % chunk).unwrap_or_default())
 }
 
-fn write_chunk(file: &mut Option<File>, folder: &Path, at: usize, bytes: &[u8]) -> io::Result<()> {
+fn write_chunk(
+    file: &mut Option<File>,
+    folder: &Path,
+    at: usize,
+    bytes: &[u8],
+    share: &mut Share,
+) -> io::Result<()> {
+    if !share.try_take_disk(CHUNK as u64) {
+        let why = "other repositories take all that temporary files may";
+        return Err(io::Error::new(io::ErrorKind::QuotaExceeded, why));
+    }
     let file = match file {
         Some(file) => file,
         none => none.insert(tempfile::tempfile_in(folder)?),

@@ -1,4 +1,4 @@
-//! The memory that all fetches of repositories share.
+//! The memory that all fetches of repositories share, and what they may write to temporary files.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,13 +17,24 @@ pub struct Budget(Arc<Shared>);
 struct Shared {
     max: u64,
     used: AtomicU64,
+    max_on_disk: u64,
+    on_disk: AtomicU64,
 }
 
 impl Budget {
-    /// A budget of this many bytes.
+    /// A budget of this many bytes of memory, and as many on disk as there are.
     pub fn new(max: u64) -> Self {
-        let used = AtomicU64::new(0);
-        Self(Arc::new(Shared { max, used }))
+        Self::with_disk(max, u64::MAX)
+    }
+
+    /// A budget of so many bytes of memory and of temporary files: hosts that send without end must not fill the disk.
+    pub fn with_disk(max: u64, max_on_disk: u64) -> Self {
+        Self(Arc::new(Shared {
+            max,
+            used: AtomicU64::new(0),
+            max_on_disk,
+            on_disk: AtomicU64::new(0),
+        }))
     }
 
     /// Bytes that are taken.
@@ -36,6 +47,7 @@ impl Budget {
         Share {
             budget: self.clone(),
             held: 0,
+            on_disk: 0,
         }
     }
 }
@@ -45,12 +57,13 @@ impl Budget {
 pub struct Share {
     budget: Budget,
     held: u64,
+    on_disk: u64,
 }
 
 impl Share {
     /// Takes this many bytes, or says that there are not as many.
     pub fn try_take(&mut self, bytes: u64) -> bool {
-        let Shared { max, used } = &*self.budget.0;
+        let Shared { max, used, .. } = &*self.budget.0;
         let held = self.held.saturating_add(bytes);
         let limit = if held <= SMALL { *max } else { max / 4 * 3 };
         let taken = used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
@@ -58,6 +71,22 @@ impl Share {
         });
         if taken.is_ok() {
             self.held = held;
+        }
+        taken.is_ok()
+    }
+
+    /// Takes so many bytes of a temporary file, which are given back when this is dropped, or says that there are not as many.
+    pub(super) fn try_take_disk(&mut self, bytes: u64) -> bool {
+        let Shared {
+            max_on_disk,
+            on_disk,
+            ..
+        } = &*self.budget.0;
+        let taken = on_disk.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+            used.checked_add(bytes).filter(|used| used <= max_on_disk)
+        });
+        if taken.is_ok() {
+            self.on_disk += bytes;
         }
         taken.is_ok()
     }
@@ -74,6 +103,7 @@ impl Share {
         Self {
             budget: self.budget.clone(),
             held: std::mem::take(&mut self.held),
+            on_disk: std::mem::take(&mut self.on_disk),
         }
     }
 
@@ -86,6 +116,8 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         self.give_back(self.held);
+        let on_disk = &self.budget.0.on_disk;
+        on_disk.fetch_sub(self.on_disk, Ordering::Relaxed);
     }
 }
 
