@@ -43,7 +43,7 @@ pub struct Lag {
 }
 
 /// Runs the daemon `penstock` over the stream at `rate` events a second, with its store in `data` (which must not exist), beside jobs
-/// over the network if there is one.
+/// over the network if there is one. (The accounts of the stream have no hosts.)
 pub fn measure(
     prepared: &Prepared,
     rate: f64,
@@ -84,11 +84,12 @@ pub fn measure(
         }
         std::thread::park_timeout(STEP);
     }
+    let dids = network.map(Network::dids).unwrap_or_default();
     let (over, jobs) = (AtomicBool::new(network.is_none()), AtomicU64::new(0));
     let (mut lag, records) = std::thread::scope(|scope| {
         let working = scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
-                run_job(penstock, data)?;
+                run_job(penstock, data, &dids)?;
                 jobs.fetch_add(1, Ordering::Relaxed);
             }
             anyhow::Ok(())
@@ -113,11 +114,12 @@ pub fn measure(
     Ok(lag)
 }
 
-/// Starts a job over all repositories, complete or not, and waits for its end.
-fn run_job(penstock: &Path, data: &Path) -> anyhow::Result<()> {
+/// Starts a job over these repositories, complete or not, and waits for its end.
+fn run_job(penstock: &Path, data: &Path, dids: &[String]) -> anyhow::Result<()> {
     let mut command = Command::new(penstock);
     command
         .args(["backfill", "start", "--force", "full_sync", "--wait"])
+        .args(dids.iter().flat_map(|did| ["--did", did]))
         .env("DATA_DIR", data)
         .env("RUST_LOG", "error");
     let done = command
