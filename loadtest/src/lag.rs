@@ -1,10 +1,9 @@
 //! Measures how far a daemon is behind a stream of a steady rate while a job takes repositories in as fast as it can.
 //!
-//! Relay and network run in this process; the daemon is a process of its own with an empty store. Every 50 ms the age of the oldest
-//! published event that is not durable is taken: of the watermark, as the daemon's metrics tell it. Jobs follow one another, each of
+//! Relay and network run in this process; the daemon is a process of its own with an empty store. Every 50 ms the
+//! daemon's metrics are asked for its watermark; the lag is the time since the next event was due. Jobs follow one another, each of
 //! which fetches every repository anew, until the stream ends.
 
-use std::collections::VecDeque;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -85,22 +84,26 @@ pub fn measure(
         std::thread::park_timeout(STEP);
     }
     let dids = network.map(Network::dids).unwrap_or_default();
-    let (over, jobs) = (AtomicBool::new(network.is_none()), AtomicU64::new(0));
+    let (stop, jobs) = (AtomicBool::new(false), AtomicU64::new(0));
     let (mut lag, records) = std::thread::scope(|scope| {
         let working = scope.spawn(|| {
-            while !over.load(Ordering::Relaxed) {
+            while network.is_some() && !stop.load(Ordering::Relaxed) {
                 run_job(penstock, data, &dids)?;
                 jobs.fetch_add(1, Ordering::Relaxed);
             }
             anyhow::Ok(())
         });
-        let followed = follow(&relay, prepared.log.len(), rate, &mut daemon, || {
+        let began = Instant::now();
+        let events = prepared.log.len();
+        let (relay, stop) = (&relay, &stop);
+        scope.spawn(move || publish(relay, events, rate, began, stop));
+        let followed = follow(prepared, rate, began, &mut daemon, || {
             let text = text()?;
             let seq = metric(&text, "penstock_watermark_seq{stream=\"live\"}").unwrap_or(0);
             let records = metric(&text, "penstock_backfill_records_total").unwrap_or(0);
             Some((seq, records))
         });
-        over.store(true, Ordering::Relaxed);
+        stop.store(true, Ordering::Relaxed);
         match working.join() {
             Ok(worked) => worked.and(followed),
             Err(_) => bail!("the thread of the jobs panicked"),
@@ -131,47 +134,51 @@ fn run_job(penstock: &Path, data: &Path, dids: &[String]) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Publishes all events at the rate, and waits until they are durable. Gives the lag, and how many records jobs wrote meanwhile.
+/// Publishes all events at the rate, whatever the daemon does.
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+fn publish(relay: &RelayServer, events: usize, rate: f64, began: Instant, stop: &AtomicBool) {
+    while relay.published() < events && !stop.load(Ordering::Relaxed) {
+        let due = (began.elapsed().as_secs_f64() * rate) as usize;
+        let more = due.min(events).saturating_sub(relay.published());
+        relay.publish(more);
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+/// Waits until all events are durable. Gives the lag, and how many records jobs wrote meanwhile.
 #[expect(clippy::cast_precision_loss, reason = "counts for people")]
 fn follow(
-    relay: &RelayServer,
-    events: usize,
+    prepared: &Prepared,
     rate: f64,
+    began: Instant,
     daemon: &mut Daemon,
     look: impl Fn() -> Option<(u64, u64)>,
 ) -> anyhow::Result<(Lag, f64)> {
-    let began = Instant::now();
-    // What was visible when, oldest first; gone once it is durable.
-    let mut published: VecDeque<(u64, Instant)> = VecDeque::new();
-    let mut lags: Vec<Duration> = Vec::new();
+    let log = prepared.log.entries();
+    let mut lags: Vec<f64> = Vec::new();
     let mut moved = (0, began);
     let mut first_records = None;
     loop {
         daemon.runs()?;
-        let due = (began.elapsed().as_secs_f64() * rate) as usize;
-        let more = due.min(events).saturating_sub(relay.published());
-        if more > 0 {
-            relay.publish(more);
-            published.push_back((relay.head(), Instant::now()));
-        }
         if let Some((seq, records)) = look() {
             let first_records = *first_records.get_or_insert(records);
-            while published.front().is_some_and(|(last, _)| *last <= seq) {
-                published.pop_front();
+            let durable = log.partition_point(|entry| entry.seq <= seq);
+            let seconds = began.elapsed().as_secs_f64();
+            // When the next one was due.
+            lags.push((seconds - (durable + 1) as f64 / rate).max(0.0));
+            if durable > moved.0 {
+                moved = (durable, Instant::now());
             }
-            let oldest = published.front().map(|(_, when)| when.elapsed());
-            lags.push(oldest.unwrap_or_default());
-            if seq > moved.0 {
-                moved = (seq, Instant::now());
-            }
-            if published.is_empty() && relay.published() == events {
-                let seconds = began.elapsed().as_secs_f64();
+            if durable == log.len() {
                 let written = records.saturating_sub(first_records) as f64;
-                return Ok((Lag::of(lags, events as u64, seconds), written));
+                return Ok((Lag::of(lags, durable as u64, seconds), written));
             }
         }
         if moved.1.elapsed() > STANDSTILL {
-            bail!("the watermark stands at {} since {STANDSTILL:?}", moved.0);
+            bail!(
+                "{} events are durable, no more since {STANDSTILL:?}",
+                moved.0
+            );
         }
         std::thread::park_timeout(STEP);
     }
@@ -179,11 +186,11 @@ fn follow(
 
 impl Lag {
     #[expect(clippy::cast_precision_loss, reason = "counts for people")]
-    fn of(mut lags: Vec<Duration>, events: u64, seconds: f64) -> Self {
-        lags.sort_unstable();
+    fn of(mut lags: Vec<f64>, events: u64, seconds: f64) -> Self {
+        lags.sort_unstable_by(f64::total_cmp);
         let at = |share: usize| {
             let place = (lags.len() * share / 100).min(lags.len().saturating_sub(1));
-            lags.get(place).map_or(0.0, Duration::as_secs_f64)
+            lags.get(place).copied().unwrap_or_default()
         };
         Self {
             events,

@@ -18,6 +18,9 @@ use crate::relay;
 use crate::store::indexed::{Index, Indexed};
 use crate::store::{Store, StoreError};
 
+/// Temporary files of all fetches together may take at least so many bytes: room for some great repositories beside each other.
+const MIN_ON_DISK: u64 = 16 << 30;
+
 /// The jobs, on worker 0.
 pub(super) async fn jobs(
     config: &Config,
@@ -74,10 +77,13 @@ fn tools(
         fetcher,
         store: store.clone(),
         clock: clock.clone(),
-        // One great repository always has room beside others.
         budget: Budget::with_disk(
             config.backfill.max_bytes,
-            config.backfill.max_repo_bytes.saturating_mul(2),
+            config
+                .backfill
+                .max_repo_bytes
+                .saturating_mul(2)
+                .max(MIN_ON_DISK),
         ),
         locks: DidLocks::default(),
         indexed,

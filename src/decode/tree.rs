@@ -1,19 +1,18 @@
 //! Nodes of the tree of a repository (protocol.md, section 6): one block at a time, borrowed.
 //!
 //! A node is `{e, l}` and an entry `{k, p, t, v}`, all fields present and no others. `l`, the subtree before the first entry, is the
-//! last field, so that [`Node::parse`] checks the whole block once and [`Entries`] reads it again, entry by entry.
+//! last field.
 
 use super::Cid;
 use super::cbor::{CborError, Cursor};
 
 /// A node whose every field was read and checked, apart from what the keys are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Node<'a> {
+pub struct Node {
     /// The subtree of the keys before the first entry's.
     pub left: Option<Cid>,
     /// How many entries there are.
     pub len: u64,
-    entries: &'a [u8],
 }
 
 /// One entry: a key, the record that it names, and the subtree of the keys up to the next entry's.
@@ -29,26 +28,19 @@ pub struct Entry<'a> {
     pub right: Option<Cid>,
 }
 
-impl<'a> Node<'a> {
+impl Node {
     /// Parses a block of strict DAG-CBOR.
     ///
     /// [`CborError::WrongType`] for a block that is DAG-CBOR but not a node: another field, one that is absent, or a key that
     /// shares more bytes than the one before has.
-    pub fn parse(block: &'a [u8]) -> Result<Self, CborError> {
-        Self::parse_each(block, |_| {})
-    }
-
-    /// As [`Node::parse`], and hands on each entry as it is read: nothing says yet that the rest is good.
+    ///
+    /// `each` has every entry as it is read: nothing says yet that the rest is good.
     #[inline]
-    pub(crate) fn parse_each(
-        block: &'a [u8],
-        mut each: impl FnMut(&Entry<'a>),
-    ) -> Result<Self, CborError> {
+    pub fn parse<'a>(block: &'a [u8], mut each: impl FnMut(&Entry<'a>)) -> Result<Self, CborError> {
         let mut cursor = Cursor::new(block);
         fields(&mut cursor, 2)?;
         field(&mut cursor, b'e')?;
         let len = cursor.array()?;
-        let entries = cursor.rest();
         let mut key_len = 0;
         for _ in 0..len {
             let entry = Entry::parse(&mut cursor)?;
@@ -62,36 +54,7 @@ impl<'a> Node<'a> {
         field(&mut cursor, b'l')?;
         let left = link_or_null(&mut cursor)?;
         cursor.end()?;
-        Ok(Self { left, len, entries })
-    }
-
-    /// The entries, in the order of their keys.
-    pub fn entries(&self) -> Entries<'a> {
-        Entries {
-            rest: self.entries,
-            left: self.len,
-        }
-    }
-}
-
-/// Iterates over the entries of a [`Node`].
-#[derive(Debug, Clone, Copy)]
-pub struct Entries<'a> {
-    rest: &'a [u8],
-    left: u64,
-}
-
-impl<'a> Iterator for Entries<'a> {
-    type Item = Entry<'a>;
-
-    #[inline]
-    fn next(&mut self) -> Option<Entry<'a>> {
-        self.left = self.left.checked_sub(1)?;
-        let mut cursor = Cursor::new(self.rest);
-        // The node was checked, so that this can't fail.
-        let entry = Entry::parse(&mut cursor).ok()?;
-        self.rest = cursor.rest();
-        Some(entry)
+        Ok(Self { left, len })
     }
 }
 
@@ -162,12 +125,11 @@ mod tests {
 
     #[test]
     fn reads_nodes() {
-        let empty = Node::parse(EMPTY).unwrap();
+        let empty = Node::parse(EMPTY, |entry| panic!("{entry:?}")).unwrap();
         assert_eq!((empty.left, empty.len), (None, 0));
-        assert_eq!(empty.entries().count(), 0);
         let block = one(0, b"a.b.c/d");
-        let node = Node::parse(&block).unwrap();
-        let entries: Vec<_> = node.entries().collect();
+        let mut entries = Vec::new();
+        Node::parse(&block, |entry| entries.push(*entry)).unwrap();
         assert_eq!(
             entries,
             [Entry {
@@ -181,19 +143,20 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_node() {
+        let parse = |block: &[u8]| Node::parse(block, |_| {});
         let good = one(0, b"key");
         for end in 0..good.len() {
-            assert!(Node::parse(&good[..end]).is_err(), "cut at {end}");
+            assert!(parse(&good[..end]).is_err(), "cut at {end}");
         }
-        assert_eq!(Node::parse(&one(1, b"key")), Err(CborError::WrongType));
+        assert_eq!(parse(&one(1, b"key")), Err(CborError::WrongType));
         let mut surplus = EMPTY.to_vec();
         surplus.push(0);
-        assert_eq!(Node::parse(&surplus), Err(CborError::Surplus));
+        assert_eq!(parse(&surplus), Err(CborError::Surplus));
         let without_left = [0xa1, 0x61, b'e', 0x80];
-        assert_eq!(Node::parse(&without_left), Err(CborError::WrongType));
+        assert_eq!(parse(&without_left), Err(CborError::WrongType));
         let other_order = [0xa2, 0x61, b'l', 0xf6, 0x61, b'e', 0x80];
-        assert_eq!(Node::parse(&other_order), Err(CborError::WrongType));
+        assert_eq!(parse(&other_order), Err(CborError::WrongType));
         let many = [0xa2, 0x61, b'e', 0x9a, 0, 1, 0, 0];
-        assert_eq!(Node::parse(&many), Err(CborError::Truncated));
+        assert_eq!(parse(&many), Err(CborError::Truncated));
     }
 }

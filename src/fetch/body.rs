@@ -91,7 +91,9 @@ impl Body {
         &self.here.host.name
     }
 
+    /// The host did what was asked, and more.
     fn too_large(&self) -> FetchError {
+        self.here.succeeded();
         FetchError::TooLarge {
             host: self.host().to_owned(),
             limit: self.limits.bytes,

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::bucket::Bucket;
 use super::resolve::Known;
-use super::trouble::{Allowed, Refused, Times, Trouble};
+use super::trouble::{Allowed, Condition, Refused, Times, Trouble};
 use super::{FetchError, FetchOptions, headers};
 use crate::telemetry::metrics::PDS_THROTTLED;
 
@@ -31,15 +31,6 @@ pub(super) struct Manners {
     rate: f64,
     burst: f64,
     times: Times,
-}
-
-/// How a host does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Condition {
-    /// It is not asked anything before this time: it said so, or it fails and is left alone.
-    pub rests_until: Option<Instant>,
-    /// It did nothing but fail, and is left alone since but for one question now and then.
-    pub left_alone_since: Option<Instant>,
 }
 
 /// A host as its guest knows it.
@@ -110,19 +101,16 @@ impl Manners {
     /// How a host does, as far as is known.
     pub(super) fn condition(&self, name: &str) -> Condition {
         let Some(host) = self.hosts.known(name) else {
-            return Condition::default();
+            return Condition::Ready;
         };
         let now = Instant::now();
         let state = lock(&host.state);
-        let left_alone = state.trouble.left_alone_until(now);
-        let rests = [
-            left_alone,
-            state.trouble.paused_until(now),
+        match (
+            state.trouble.condition(now, &host.times),
             state.bucket.spent_until(now),
-        ];
-        Condition {
-            rests_until: rests.into_iter().flatten().max(),
-            left_alone_since: state.trouble.left_alone_since(),
+        ) {
+            (Condition::Ready, Some(until)) => Condition::Paused(until),
+            (condition, _) => condition,
         }
     }
 

@@ -25,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use body::Body;
 pub use error::{FetchError, SetupError};
-pub use manners::Condition;
 pub use resolve::{Resolver, SystemResolver};
+pub use trouble::Condition;
 
 use crate::relay::{tls_config, user_agent};
 use guard::Guard;

@@ -83,9 +83,9 @@ impl Fetcher {
             if is_failure(status) {
                 here.failed();
             }
-            if let Some(to) = redirect(url, &response)? {
+            if let Some(to) = redirect(url, &response).transpose() {
                 here.succeeded();
-                return Ok(Reply::Redirect(to));
+                return to.map(Reply::Redirect);
             }
             let limits = match status.is_success() {
                 true => limits,
@@ -157,7 +157,7 @@ impl Fetcher {
         let known = &here.host.known;
         let asking = known.addresses(name, &*self.0.resolver, self.0.connect_timeout);
         match asking.await {
-            Ok(addresses) => target.allowed(addresses),
+            Ok(addresses) => target.allowed(addresses).inspect_err(|_| here.failed()),
             Err(error) => {
                 here.failed();
                 Err(FetchError::Unreachable {

@@ -8,8 +8,6 @@ use super::FetchError;
 
 /// Failures in a row that only delay the next request; from this one on a host is left alone.
 const PATIENCE: u32 = 3;
-/// When to look again while it is asked whether it is back.
-const PROBE: Duration = Duration::from_millis(200);
 /// Longest pause that a host's headers may ask for.
 const PAUSE_MAX: Duration = Duration::from_secs(3600);
 /// Shortest pause after a refusal.
@@ -37,6 +35,23 @@ pub(super) enum Allowed {
     Probe,
     /// Nothing before this time.
     From(Instant),
+}
+
+/// How a host does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// It may be asked, now or in a moment.
+    Ready,
+    /// It takes no requests before this time.
+    Paused(Instant),
+    /// It has taken none for so long that nobody waits for it any more.
+    Throttled,
+    /// It did nothing but fail, and is left alone until then.
+    LeftAlone(Instant),
+    /// It was left alone, and may be asked whether it is back,
+    Due,
+    /// or is being asked.
+    Probed,
 }
 
 /// Why the host refused.
@@ -72,8 +87,6 @@ pub(super) struct Trouble {
     refusals: u32,
     paused_until: Option<Instant>,
     failures: u32,
-    /// Since they were too many.
-    left_alone_since: Option<Instant>,
     failed_last: Option<Instant>,
     retry_at: Option<Instant>,
     probing: bool,
@@ -153,9 +166,6 @@ impl Trouble {
         }
         self.failed_last = Some(now);
         self.failures = self.failures.saturating_add(1);
-        if self.failures >= PATIENCE {
-            self.left_alone_since.get_or_insert(now);
-        }
         let pause = doubled(times.failure_min, times.failure_max, self.failures);
         self.retry_at = Some(now + pause.mul_f64(0.75 + fastrand::f64() / 2.0));
     }
@@ -163,22 +173,20 @@ impl Trouble {
     /// The host did what was asked.
     pub(super) fn succeeded(&mut self) {
         self.failures = 0;
-        self.left_alone_since = None;
         self.retry_at = None;
     }
 
-    /// Since when it is left alone but for one question now and then.
-    pub(super) fn left_alone_since(&self) -> Option<Instant> {
-        self.left_alone_since
-    }
-
-    /// When a host that is left alone may be asked whether it is back.
-    pub(super) fn left_alone_until(&self, now: Instant) -> Option<Instant> {
-        if self.failures < PATIENCE {
-            return None;
+    /// The same as what is [allowed](Self::allowed), for who has other things to do than to wait.
+    pub(super) fn condition(&self, now: Instant, times: &Times) -> Condition {
+        match self.allowed("", now, times) {
+            Ok(Allowed::Go) => Condition::Ready,
+            Ok(Allowed::Probe) => Condition::Due,
+            Ok(Allowed::From(_)) if self.paused_until(now).is_none() => Condition::Ready,
+            Ok(Allowed::From(when)) => Condition::Paused(when),
+            Err(FetchError::Throttled(_)) => Condition::Throttled,
+            Err(_) if self.probing => Condition::Probed,
+            Err(_) => Condition::LeftAlone(self.retry_at.unwrap_or(now)),
         }
-        let probed = self.probing.then_some(now + PROBE);
-        self.retry_at.filter(|at| *at > now).or(probed)
     }
 
     /// Until when it said, or made us think, that it wants no requests.
@@ -233,6 +241,8 @@ mod tests {
         trouble.refused(Refused::Bare, now, now, &TIMES);
         let allowed = trouble.allowed("h", now, &TIMES).unwrap();
         assert_eq!(allowed, Allowed::From(end));
+        assert_eq!(trouble.condition(now, &TIMES), Condition::Paused(end));
+        assert_eq!(trouble.condition(end, &TIMES), Condition::Throttled);
         let given_up = trouble.allowed("h", end, &TIMES);
         assert!(matches!(given_up, Err(FetchError::Throttled(_))));
         trouble.not_refused();
@@ -279,13 +289,14 @@ mod tests {
         trouble.failed(now, now, &TIMES);
         let closed = trouble.allowed("h", now, &TIMES);
         assert!(matches!(closed, Err(FetchError::BackedOff(_))));
-        assert!(trouble.left_alone_until(now) <= Some(now + seconds(5)));
+        let condition = trouble.condition(now, &TIMES);
+        assert!(matches!(condition, Condition::LeftAlone(until) if until > now));
         now += seconds(5);
-        assert_eq!(trouble.left_alone_until(now), None);
+        assert_eq!(trouble.condition(now, &TIMES), Condition::Due);
         assert_eq!(trouble.allowed("h", now, &TIMES).unwrap(), Allowed::Probe);
         trouble.set_probing(true);
         assert!(trouble.allowed("h", now, &TIMES).is_err());
-        assert_eq!(trouble.left_alone_until(now), Some(now + PROBE));
+        assert_eq!(trouble.condition(now, &TIMES), Condition::Probed);
         for _ in 0..20 {
             trouble.failed(now, now, &TIMES);
         }

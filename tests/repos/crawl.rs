@@ -81,7 +81,7 @@ fn installation(network: &Network, relay: &RelayServer) -> Installation {
         .with("PENSTOCK_BACKFILL__MAX_REPO_BYTES", "16MiB")
         .with("PENSTOCK_BACKFILL__REPO_IDLE", "2s")
         .with("PENSTOCK_BACKFILL__REPO_TIMEOUT", "20s")
-        .with("PENSTOCK_BACKFILL__RETRY_WAIT", "100ms")
+        .with("PENSTOCK_BACKFILL__RETRY_WAIT", "250ms")
 }
 
 /// One job of one installation, and what its daemons took.

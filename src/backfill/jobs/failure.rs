@@ -54,6 +54,14 @@ impl Failure {
         }
     }
 
+    /// Whether it may be that the host does not work at all.
+    pub fn is_of_host(&self) -> bool {
+        matches!(
+            self.reason,
+            "unreachable" | "server_error" | "too_slow" | "truncated" | "backed_off" | "throttled"
+        )
+    }
+
     /// Whether nothing was asked, for this host is left alone.
     pub fn is_left_alone(&self, host: &str) -> bool {
         self.reason == "backed_off" && self.host.as_deref() == Some(host)

@@ -252,13 +252,13 @@ impl JobBody {
         })
     }
 
-    /// Lets a host wait until the others were asked: it becomes a source of its own, before those that are held. `false`: it was, or
-    /// too many were.
-    pub fn put_off(&mut self, host: &str) -> bool {
+    /// Lets a host wait until the others of a source were asked: it becomes a source of its own, behind that one and before those that
+    /// are held. `false`: it was asked so already, or too many wait.
+    pub fn put_off(&mut self, source: usize, host: &str) -> bool {
         let mut bytes = host.len();
-        for source in &self.sources {
-            match source {
-                Source::Host { host: other } if other == host => return false,
+        for (place, other) in self.sources.iter().enumerate() {
+            match other {
+                Source::Host { host: other } if other == host => return place > source,
                 Source::Host { host: other } => bytes += other.len(),
                 _ => {}
             }
@@ -266,13 +266,14 @@ impl JobBody {
         if bytes > HOST_BYTES {
             return false;
         }
-        let held = |source: &Source| matches!(source, Source::Held { .. });
-        let place = self.sources.iter().position(held);
-        let source = Source::Host {
-            host: host.to_owned(),
-        };
+        let behind = self.sources.iter().enumerate().skip(source + 1);
+        let held = behind
+            .filter(|(_, source)| matches!(source, Source::Held { .. }))
+            .map(|(place, _)| place)
+            .next();
+        let host = host.to_owned();
         self.sources
-            .insert(place.unwrap_or(self.sources.len()), source);
+            .insert(held.unwrap_or(self.sources.len()), Source::Host { host });
         true
     }
 
@@ -437,10 +438,18 @@ mod tests {
         };
         let held = || Source::Held { hidden: true };
         body.sources = vec![relay(), held()];
-        assert!(body.put_off("a") && body.put_off("b") && !body.put_off("a"));
-        assert_eq!(body.sources, [relay(), host("a"), host("b"), held()]);
+        assert!(body.put_off(0, "a") && body.put_off(0, "b"));
+        let put_off = [relay(), host("a"), host("b"), held()];
+        assert_eq!(body.sources, put_off);
+        // It waits already, as after a kill; then it was asked.
+        assert!(body.put_off(0, "b") && !body.put_off(2, "b"));
+        assert_eq!(body.sources, put_off);
+        // The list of hosts is asked for once more, after those that are held.
+        body.sources = vec![relay(), held(), relay()];
+        assert!(body.put_off(2, "a"));
+        assert_eq!(body.sources, [relay(), held(), relay(), host("a")]);
         let mut many = 0;
-        while body.put_off(&format!("{many:0>253}")) {
+        while body.put_off(2, &format!("{many:0>253}")) {
             many += 1;
         }
         assert_eq!(many, HOST_BYTES / 253);

@@ -20,6 +20,7 @@ use super::run::failure_key;
 use super::tools::Tools;
 use super::turns::may_take;
 use super::unit::{self, Fetched, Outcome, Plan, Target};
+use crate::fetch::Condition;
 use crate::store::{JobFailure, RepairKind, StoreError};
 use crate::telemetry::metrics as names;
 
@@ -27,10 +28,14 @@ use crate::telemetry::metrics as names;
 const AT_ONCE: usize = 256;
 /// and of those, of one host.
 const PER_HOST: usize = 8;
+/// The same, of one that is asked for identities: the PLC directory, as a rule.
+const RESOLVING_PER_HOST: usize = 64;
 /// Between two passes.
 const PASS_EVERY: Duration = Duration::from_secs(5);
 /// The same, while some wait only for others of their host.
 const CROWDED_EVERY: Duration = Duration::from_millis(500);
+/// DIDs whose host is known, of those that found no place there.
+const MAX_HOSTS: usize = 100_000;
 /// After the first failure; doubles.
 const FIRST_WAIT: u64 = 60_000_000;
 /// The longest wait (microseconds).
@@ -75,14 +80,26 @@ pub(super) async fn run(
     Ok(())
 }
 
+/// A DID and how its repair ended.
+type Repaired = (String, Result<Ended, StoreError>);
+
+enum Ended {
+    Counted(Counts),
+    /// Its host has none, or takes no requests; of those that are asked for identities none is named.
+    NoPlace(Option<Arc<str>>),
+}
+
 /// The standing job at work.
 struct Repairs {
     live: Arc<Live>,
     job: Job,
     shared: Arc<Hosts>,
-    working: JoinSet<(String, Result<Counts, StoreError>)>,
-    /// DIDs that are being worked on.
+    working: JoinSet<Repaired>,
+    /// DIDs that are being worked on, or were in this pass: its pages may be of before.
     busy: HashSet<String>,
+    ended: Vec<String>,
+    /// Hosts of DIDs that found no place there.
+    hosts: HashMap<String, Arc<str>>,
 }
 
 impl Repairs {
@@ -99,12 +116,17 @@ impl Repairs {
             }),
             working: JoinSet::new(),
             busy: HashSet::new(),
+            ended: Vec::new(),
+            hosts: HashMap::new(),
         }
     }
 
     /// One walk over all rows. What was begun in it may end in a later one.
     async fn pass(&mut self) -> Result<(), StoreError> {
         let before = self.job.body.counts.clone();
+        for did in self.ended.drain(..) {
+            self.busy.remove(&did);
+        }
         let waiting = self.walk().await?;
         while let Some(ended) = self.working.try_join_next() {
             self.count(ended)?;
@@ -138,6 +160,7 @@ impl Repairs {
             for found in page.repos {
                 waiting += 1;
                 if !self.busy.contains(&found.did)
+                    && self.has_place(&found.did)
                     && let Some(attempts) = due(&tools, &found).await?
                 {
                     self.begin(found, attempts).await?;
@@ -148,6 +171,18 @@ impl Repairs {
                 return Ok(waiting);
             }
         }
+    }
+
+    /// Whether there is a place at its host, as far as that is known.
+    fn has_place(&mut self, did: &str) -> bool {
+        let Some(host) = self.hosts.get(did).cloned() else {
+            return true;
+        };
+        let free = self.shared.place(host, PER_HOST).is_some();
+        if free {
+            self.hosts.remove(did);
+        }
+        free
     }
 
     async fn begin(&mut self, found: Found, attempts: u32) -> Result<(), StoreError> {
@@ -166,13 +201,22 @@ impl Repairs {
     }
 
     /// Takes what ended. Where the store was not there the row stays, and a later pass takes it.
-    fn count(
-        &mut self,
-        ended: Result<(String, Result<Counts, StoreError>), JoinError>,
-    ) -> Result<(), StoreError> {
+    fn count(&mut self, ended: Result<Repaired, JoinError>) -> Result<(), StoreError> {
         let (did, counts) =
             ended.map_err(|error| StoreError::Failed(format!("a repair ended: {error}")))?;
-        self.busy.remove(&did);
+        let counts = match counts {
+            Ok(Ended::NoPlace(host)) => {
+                if self.hosts.len() >= MAX_HOSTS {
+                    self.hosts.clear();
+                }
+                self.hosts.extend(host.map(|host| (did.clone(), host)));
+                self.ended.push(did);
+                return Ok(());
+            }
+            Ok(Ended::Counted(counts)) => Ok(counts),
+            Err(error) => Err(error),
+        };
+        self.ended.push(did.clone());
         let counts = match counts {
             Err(StoreError::Unavailable(error)) => {
                 tracing::warn!(did, error, "a repair waits for the store");
@@ -216,14 +260,17 @@ impl Hosts {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place at a host that takes requests now.
-    fn place(&self, host: Arc<str>) -> Option<Place<'_>> {
-        if self.tools.fetcher.condition(&host).rests_until.is_some() {
+    /// A place at a host that takes requests now, if it has less than so many of its own.
+    fn place(&self, host: Arc<str>, most: usize) -> Option<Place<'_>> {
+        if !matches!(
+            self.tools.fetcher.condition(&host),
+            Condition::Ready | Condition::Due
+        ) {
             return None;
         }
         let mut places = self.places();
         let here = places.by_host.get(&host).copied().unwrap_or_default();
-        if !may_take(here, PER_HOST, places.taken, AT_ONCE) {
+        if !may_take(here, most, places.taken, AT_ONCE) {
             self.crowded.store(true, Ordering::Relaxed);
             return None;
         }
@@ -258,7 +305,7 @@ async fn due(tools: &Tools, found: &Found) -> Result<Option<u32>, StoreError> {
     })
 }
 
-async fn repair(hosts: &Hosts, found: &Found, attempts: u32) -> Result<Counts, StoreError> {
+async fn repair(hosts: &Hosts, found: &Found, attempts: u32) -> Result<Ended, StoreError> {
     let tools = &*hosts.tools;
     let of_content = found
         .repairs
@@ -267,17 +314,19 @@ async fn repair(hosts: &Hosts, found: &Found, attempts: u32) -> Result<Counts, S
     if of_content && unit::is_opted_out(tools, &found.did).await? {
         let message = "only a job that names it fetches this repository: it opted out";
         let failure = Failure::new("opted_out", message, true);
-        return later(tools, found, attempts + 1, failure).await;
+        let counts = later(tools, found, attempts + 1, failure).await?;
+        return Ok(Ended::Counted(counts));
     }
     let outcome = match attempt(hosts, found).await? {
         // Where to, or by what, is known by now.
-        Some(Outcome::Failed(failure)) if matches!(failure.reason, "moved" | "overtaken") => {
+        Ok(Outcome::Failed(failure)) if matches!(failure.reason, "moved" | "overtaken") => {
             attempt(hosts, found).await?
         }
         outcome => outcome,
     };
-    let Some(outcome) = outcome else {
-        return Ok(Counts::default());
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(NoPlace(host)) => return Ok(Ended::NoPlace(host)),
     };
     // What the answer did not satisfy stays, and is asked for again like a failure. What it asks anew has its own turn.
     let left = tools.store.repairs_of(&found.did).await?;
@@ -289,50 +338,63 @@ async fn repair(hosts: &Hosts, found: &Found, attempts: u32) -> Result<Counts, S
         }
         outcome => outcome,
     };
-    match outcome {
-        Outcome::Failed(failure) => later(tools, found, attempts + 1, failure).await,
-        mended => unit::note(tools, REPAIRS, found, attempts, mended, attempts > 0).await,
-    }
+    let counts = match outcome {
+        Outcome::Failed(failure) => later(tools, found, attempts + 1, failure).await?,
+        mended => unit::note(tools, REPAIRS, found, attempts, mended, attempts > 0).await?,
+    };
+    Ok(Ended::Counted(counts))
 }
 
-/// `None`: a host that has to be asked is busy, or wants no requests for a while.
-async fn attempt(hosts: &Hosts, found: &Found) -> Result<Option<Outcome>, StoreError> {
+/// A host that has to be asked has no place, or takes no requests for a while.
+struct NoPlace(Option<Arc<str>>);
+
+async fn attempt(hosts: &Hosts, found: &Found) -> Result<Result<Outcome, NoPlace>, StoreError> {
     let (tools, cancel) = (&*hosts.tools, &hosts.shutdown);
-    let asked = tools.identities.has_to_ask(&found.did);
-    let place = asked.map(|host| hosts.place(host));
-    if matches!(place, Some(None)) {
-        return Ok(None);
-    }
-    let target = match unit::resolve(tools, &PLAN, found, cancel).await {
-        Ok(target) => target,
-        Err(outcome) => return Ok(Some(outcome)),
+    let target = {
+        let _place = match tools.identities.has_to_ask(&found.did) {
+            None => None,
+            Some(host) => match hosts.place(host.clone(), RESOLVING_PER_HOST) {
+                Some(place) => Some(place),
+                None => return Ok(Err(NoPlace(None))),
+            },
+        };
+        match unit::resolve(tools, &PLAN, found, cancel).await {
+            Ok(target) => target,
+            Err(outcome) => return Ok(Ok(outcome)),
+        }
     };
-    drop(place);
-    let Some(_place) = hosts.place(target.host.clone()) else {
-        return Ok(None);
+    let Some(_place) = hosts.place(target.host.clone(), PER_HOST) else {
+        return Ok(Err(NoPlace(Some(target.host))));
     };
     let pause = hosts.pace.lock().await;
     tokio::time::sleep(tools.options.repair_pause).await;
     drop(pause);
-    Ok(Some(match fetch(tools, found, &target, cancel).await {
-        Ok(fetched) => unit::finish(tools, &PLAN, found, fetched).await?,
-        Err(failure) => Outcome::Failed(failure),
-    }))
+    Ok(match fetch(hosts, found, &target).await {
+        Ok(fetched) => Ok(unit::finish(tools, &PLAN, found, fetched).await?),
+        // Another one was asking whether it is back.
+        Err(failure) if failure.is_left_alone(&target.host) => Err(NoPlace(Some(target.host))),
+        Err(failure) => Ok(Outcome::Failed(failure)),
+    })
 }
 
-/// Asks the host, then the relays.
-async fn fetch(
-    tools: &Tools,
-    found: &Found,
-    target: &Target,
-    cancel: &CancellationToken,
-) -> Result<Fetched, Failure> {
+/// Asks the host, then the relays that have a place for it.
+async fn fetch(hosts: &Hosts, found: &Found, target: &Target) -> Result<Fetched, Failure> {
+    let (tools, cancel) = (&*hosts.tools, &hosts.shutdown);
     let mut failure = match unit::fetch(tools, &PLAN, found, target, cancel).await {
-        Err(failure) if failure.elsewhere && found.may_be_copied() => failure,
+        Err(failure)
+            if failure.elsewhere
+                && found.may_be_copied()
+                && !failure.is_left_alone(&target.host) =>
+        {
+            failure
+        }
         fetched => return fetched,
     };
     for relay in &tools.options.relays {
         let copy = target.at_relay(relay);
+        let Some(_place) = hosts.place(copy.host.clone(), PER_HOST) else {
+            continue;
+        };
         match unit::fetch(tools, &PLAN, found, &copy, cancel).await {
             Err(other) => failure = failure.and_at_relay(&other),
             fetched => return fetched,

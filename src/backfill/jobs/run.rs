@@ -5,7 +5,7 @@
 //! identity and then for itself, so that a host that is slow or dead holds no place that another one could use; one that wants no
 //! requests for a while rests.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ use crate::store::{JobFailure, JobRow, StoreError};
 mod asking;
 mod listing;
 
-use asking::Asking;
+use asking::{Asking, LeftAlone};
 use listing::Before;
 
 /// Repositories that are found and not settled, of one job.
@@ -111,6 +111,7 @@ pub(super) struct Run {
     /// Those whose host is not known, by who is to be asked for it; nobody, where it is cached.
     identities: Turns<Unit>,
     repositories: Turns<(Unit, unit::Target)>,
+    left_alone: HashMap<Arc<str>, LeftAlone>,
     units: usize,
     /// Where the next page is; `None` once all are listed.
     next: Option<Checkpoint>,
@@ -155,6 +156,7 @@ impl Run {
             next: (!body.listed).then_some(checkpoint),
             identities: Turns::new(asking::RESOLVING_PER_HOST, asking::MAX_RESOLVING),
             repositories: Turns::new(tools.options.per_host, asking::MAX_FETCHING),
+            left_alone: HashMap::new(),
             tools,
             plan,
             live,
@@ -267,6 +269,9 @@ impl Run {
             }
             Step::Fetched(unit, target, fetched) => {
                 self.repositories.leave(&target.host);
+                if !matches!(&fetched, Err(failure) if failure.is_of_host()) {
+                    self.left_alone.remove(&target.host);
+                }
                 match fetched {
                     Ok(fetched) => self.finish(unit, fetched),
                     // Another one was asking it whether it is back.

@@ -276,7 +276,7 @@ impl Frame {
         entries.clear();
         suffixes.clear();
         cids.clear();
-        let node = Node::parse_each(block, |entry| {
+        let node = Node::parse(block, |entry| {
             suffixes.extend_from_slice(entry.suffix);
             cids.push(entry.value);
             cids.extend(entry.right);

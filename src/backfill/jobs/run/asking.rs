@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::super::failure::Failure;
 use super::super::unit::{self, Target};
 use super::{Run, Step, Unit};
-use crate::fetch::{Condition, FetchLimits};
+use crate::fetch::{Condition, FetchError, FetchLimits};
 
 /// Identities that are resolved at once,
 pub(super) const MAX_RESOLVING: usize = 96;
@@ -23,9 +23,13 @@ const FILL_PATIENCE: Duration = Duration::from_secs(600);
 const RESOLVING_BESIDE: usize = 4;
 /// Repositories that are fetched at once. The connection of each may hold 400 KiB that came and were not taken in yet.
 pub(super) const MAX_FETCHING: usize = 512;
-/// How long repositories wait for a host that is left alone and answers nobody, before they fail with it: so many times the wait after
+/// How long repositories wait for a host that is left alone and gives nobody what is asked for, before they fail with it: so many times the wait after
 /// a first failure.
 const MAX_FAILING: u32 = 256;
+/// When to look again while a host is asked how it is.
+const PROBE: Duration = Duration::from_millis(200);
+/// Hosts of which is known since when they are left alone.
+const MAX_LEFT_ALONE: usize = 100_000;
 /// Bounds of what a host says of itself.
 const DESCRIPTION: FetchLimits = FetchLimits {
     bytes: 64 << 10,
@@ -40,6 +44,15 @@ pub(super) enum Asking {
     Repository,
 }
 
+/// A host that is left alone, until it gave somebody what was asked for.
+#[derive(Debug)]
+pub(super) struct LeftAlone {
+    /// Since when it is waited for here.
+    since: Instant,
+    /// Whether it was asked how it is since then, and said nothing of use.
+    probed: bool,
+}
+
 /// What is to be done about a host.
 enum Turn {
     Ask,
@@ -47,8 +60,8 @@ enum Turn {
     Probe,
     /// Nothing before this time.
     Rest(Instant),
-    /// It has failed for so long that who waits for it fails too.
-    GiveUp,
+    /// Who waits for it fails with it.
+    GiveUp(Failure),
 }
 
 impl Run {
@@ -59,11 +72,8 @@ impl Run {
                     self.identities.rest(&host, unit);
                     self.wake_at(until, Asking::Identity, host);
                 }
-                Turn::GiveUp => {
-                    self.identities.leave(&host);
-                    self.failed(unit, None, Failure::left_alone(&host));
-                }
-                Turn::Ask | Turn::Probe => {
+                // Of some nothing has to be known but what is held.
+                Turn::Ask | Turn::Probe | Turn::GiveUp(_) => {
                     let (tools, plan, cancel) =
                         (self.tools.clone(), self.plan.clone(), self.cancel.clone());
                     self.steps.spawn(async move {
@@ -87,9 +97,9 @@ impl Run {
                     self.repositories.rest(&host, (unit, target));
                     self.probe(&origin, host);
                 }
-                Turn::GiveUp => {
+                Turn::GiveUp(failure) => {
                     self.repositories.leave(&host);
-                    self.failed(unit, Some(target), Failure::left_alone(&host));
+                    self.failed(unit, Some(target), failure);
                 }
                 Turn::Ask => {
                     let (tools, plan, cancel) =
@@ -105,18 +115,43 @@ impl Run {
     }
 
     /// What is to be done about a host whose turn it is.
-    fn turn(&self, host: &str) -> Turn {
-        let Condition {
-            rests_until,
-            left_alone_since,
-        } = self.tools.fetcher.condition(host);
-        let patience = self.tools.options.retry_wait * MAX_FAILING;
-        match (rests_until, left_alone_since) {
-            (Some(_), Some(since)) if since.elapsed() >= patience => Turn::GiveUp,
-            (Some(until), _) => Turn::Rest(until),
-            (None, Some(_)) => Turn::Probe,
-            (None, None) => Turn::Ask,
+    fn turn(&mut self, host: &Arc<str>) -> Turn {
+        let now = Instant::now();
+        match self.tools.fetcher.condition(host) {
+            Condition::Ready => Turn::Ask,
+            Condition::Paused(until) => Turn::Rest(until),
+            Condition::Throttled => Turn::GiveUp(FetchError::Throttled(host.to_string()).into()),
+            Condition::Probed => Turn::Rest(now + PROBE),
+            Condition::Due => {
+                let left_alone = self.left_alone(host, now);
+                left_alone.probed = !left_alone.probed;
+                // What it said to that told nothing: the next repository tells more.
+                match left_alone.probed {
+                    true => Turn::Probe,
+                    false => Turn::Ask,
+                }
+            }
+            Condition::LeftAlone(until) => {
+                let patience = self.tools.options.retry_wait * MAX_FAILING;
+                let left_alone = self.left_alone(host, now);
+                left_alone.probed = false;
+                let end = left_alone.since + patience;
+                match end <= now {
+                    true => Turn::GiveUp(Failure::left_alone(host)),
+                    false => Turn::Rest(until.min(end)),
+                }
+            }
         }
+    }
+
+    fn left_alone(&mut self, host: &Arc<str>, now: Instant) -> &mut LeftAlone {
+        if self.left_alone.len() >= MAX_LEFT_ALONE {
+            self.left_alone.clear();
+        }
+        self.left_alone.entry(host.clone()).or_insert(LeftAlone {
+            since: now,
+            probed: false,
+        })
     }
 
     fn wake_at(&mut self, when: Instant, asking: Asking, host: Arc<str>) {

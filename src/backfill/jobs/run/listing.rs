@@ -35,16 +35,15 @@ impl Run {
             return self.fall_back(&error);
         }
         let attempts = self.tools.options.attempts;
-        let source = self.next.as_ref().map(|at| at.source);
-        let source = source.and_then(|at| self.job.body.sources.get(at));
-        let one_of_many = matches!(source, Some(Source::Hosts { .. }));
+        let at = self.next.as_ref().map_or(0, |at| at.source);
+        let one_of_many = matches!(self.job.body.sources.get(at), Some(Source::Hosts { .. }));
         match error {
             DiscoverError::Host {
                 host,
                 error,
                 next,
                 again: true,
-            } if one_of_many && self.job.body.put_off(&host) => {
+            } if one_of_many && self.job.body.put_off(at, &host) => {
                 tracing::info!(job = self.job.id, host, %error, "a host is asked for its list after the others");
                 self.found(FoundPage {
                     repos: Vec::new(),
