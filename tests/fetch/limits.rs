@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use axum::http::header::LOCATION;
 use axum::http::{HeaderName, StatusCode};
+use axum::response::{IntoResponse, Response};
 use futures_util::future::join_all;
-use penstock::fetch::{FetchError, FetchOptions, Fetcher};
-use tokio::time::Instant;
+use penstock::fetch::{Condition, FetchError, FetchOptions, Fetcher};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::server::{listen, serve, slow};
@@ -222,4 +224,33 @@ async fn a_host_that_comes_back_is_asked_again() {
     }
     assert_eq!(counts.all(), 6);
     assert!(left_alone > 0);
+}
+
+#[tokio::test]
+async fn whatever_a_host_answers_shows_that_it_is_back() {
+    let answers: [fn(String) -> Response; 4] = [
+        |much| much.into_response(),
+        |much| (StatusCode::NOT_FOUND, much).into_response(),
+        |_| (StatusCode::FOUND, [(LOCATION, "http://[")]).into_response(),
+        |_| (StatusCode::FOUND, [(LOCATION, "ftp://elsewhere/")]).into_response(),
+    ];
+    for answer in answers {
+        let (address, _) = serve(move |_, before| match before {
+            0..3 => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+            _ => answer("x".repeat(2 << 20)),
+        })
+        .await;
+        let fetcher = Fetcher::new(&options()).unwrap();
+        let (host, url) = (address.to_string(), format!("http://{address}/"));
+        assert_eq!(fetcher.condition(&host), Condition::Ready);
+        for _ in 0..3 {
+            get(&fetcher, &url).await.unwrap_err();
+        }
+        while let Condition::LeftAlone(until) = fetcher.condition(&host) {
+            sleep_until(until).await;
+        }
+        assert_eq!(fetcher.condition(&host), Condition::Due);
+        get(&fetcher, &url).await.unwrap_err();
+        assert_eq!(fetcher.condition(&host), Condition::Ready);
+    }
 }

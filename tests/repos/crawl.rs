@@ -19,7 +19,7 @@ const PER_HOST: u32 = 8;
 /// Memory of all fetches together,
 const MEMORY: u64 = 64 << 20;
 /// and what the daemon takes besides: the store, the queues of the stream, names and answers,
-const BESIDES: u64 = 256 << 20;
+const BESIDES: u64 = 320 << 20;
 /// and what came over its connections, of 512 at most, and was not taken in yet.
 const CONNECTIONS: u64 = 512 * (400 << 10);
 /// A job that does nothing for so long hangs.

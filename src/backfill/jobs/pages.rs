@@ -17,6 +17,8 @@ struct Open {
     /// Of those that are settled.
     counts: Counts,
     settled: Vec<u64>,
+    /// Those that were before this run.
+    kept: Vec<u64>,
 }
 
 /// The pages of one run.
@@ -61,13 +63,13 @@ impl Pages {
         hash: impl Fn(&T) -> u64,
         next: Checkpoint,
     ) -> u64 {
-        let mut settled = Vec::new();
+        let mut kept = Vec::new();
         if !self.before.is_empty() {
             repos.retain(|repo| {
                 let hash = hash(repo);
                 let known = self.before.remove(&hash);
                 if known {
-                    settled.push(hash);
+                    kept.push(hash);
                 }
                 !known
             });
@@ -77,7 +79,8 @@ impl Pages {
             left: repos.len(),
             next,
             counts: Counts::default(),
-            settled,
+            settled: Vec::new(),
+            kept,
         });
         self.advance();
         number
@@ -118,14 +121,17 @@ impl Pages {
 
     /// How many are settled behind what is done.
     pub fn settled(&self) -> usize {
-        let open = self.open.iter().map(|open| open.settled.len());
+        let open = self.open.iter();
+        let open = open.map(|open| open.settled.len() + open.kept.len());
         self.before.len() + open.sum::<usize>()
     }
 
     /// What is done for good.
     pub fn progress(&self) -> Progress {
         let mut counts = self.counts.clone();
-        let mut settled: Vec<u64> = self.before.iter().copied().collect();
+        // Those of before this run are counted already: without them they would be done and counted again.
+        let kept = self.open.iter().flat_map(|open| &open.kept);
+        let mut settled: Vec<u64> = self.before.iter().chain(kept).copied().collect();
         for open in &self.open {
             if settled.len() + open.settled.len() > MAX_SETTLED {
                 break;
@@ -233,5 +239,38 @@ mod tests {
         assert_eq!(progress.checkpoint, at("2"));
         assert_eq!((progress.counts.found, progress.counts.processed), (5, 5));
         assert_eq!(progress.settled, Settled::default());
+    }
+
+    /// However many are settled behind the checkpoint, those that are not kept are not counted either.
+    #[test]
+    fn what_is_too_much_to_keep_is_done_and_counted_again() {
+        let page = |number: u64| (number * 15_000..(number + 1) * 15_000).collect::<Vec<u64>>();
+        let mut pages = start();
+        begin(&mut pages, page(0), "1");
+        let (second, repos) = begin(&mut pages, page(1), "2");
+        repos
+            .iter()
+            .for_each(|hash| pages.settle(second, *hash, &one()));
+        // The first page comes to be settled by half, which does not fit beside the second one.
+        let mut pages = Pages::at(pages.progress());
+        assert_eq!(pages.counts().processed, 15_000);
+        let (first, repos) = begin(&mut pages, page(0), "1");
+        begin(&mut pages, page(1), "2");
+        repos
+            .iter()
+            .take(7_500)
+            .for_each(|hash| pages.settle(first, *hash, &one()));
+        let mut pages = Pages::at(pages.progress());
+        let (first, repos) = begin(&mut pages, page(0), "1");
+        repos
+            .iter()
+            .for_each(|hash| pages.settle(first, *hash, &one()));
+        let (second, repos) = begin(&mut pages, page(1), "2");
+        repos
+            .iter()
+            .for_each(|hash| pages.settle(second, *hash, &one()));
+        let progress = pages.progress();
+        assert_eq!(progress.checkpoint, at("2"));
+        assert_eq!(progress.counts.processed, 30_000);
     }
 }
