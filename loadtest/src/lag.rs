@@ -135,7 +135,6 @@ fn run_job(penstock: &Path, data: &Path, dids: &[String]) -> anyhow::Result<()> 
 }
 
 /// Publishes all events at the rate, whatever the daemon does.
-#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
 fn publish(relay: &RelayServer, events: usize, rate: f64, began: Instant, stop: &AtomicBool) {
     while relay.published() < events && !stop.load(Ordering::Relaxed) {
         let due = (began.elapsed().as_secs_f64() * rate) as usize;
