@@ -157,7 +157,8 @@ impl Fetcher {
         let known = &here.host.known;
         let asking = known.addresses(name, &*self.0.resolver, self.0.connect_timeout);
         match asking.await {
-            Ok(addresses) => target.allowed(addresses).inspect_err(|_| here.failed()),
+            // That it is forbidden is our word, and no trouble of the host's.
+            Ok(addresses) => target.allowed(addresses).inspect_err(|_| here.succeeded()),
             Err(error) => {
                 here.failed();
                 Err(FetchError::Unreachable {

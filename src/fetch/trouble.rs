@@ -105,7 +105,9 @@ impl Trouble {
         if left_alone && (!due || self.probing) {
             return Err(FetchError::BackedOff(host.to_owned()));
         }
-        let given_up = self.refused_since.map(|since| since + times.throttled_for);
+        // Who told once to come back later, however much later, was not asked again yet.
+        let refused_since = self.refused_since.filter(|_| self.refusals > 1);
+        let given_up = refused_since.map(|since| since + times.throttled_for);
         let paused = self.paused_until(now);
         if paused.is_some() && given_up.is_some_and(|at| at <= now) {
             return Err(FetchError::Throttled(host.to_owned()));

@@ -1,10 +1,11 @@
-//! Hosts that want no requests for long keep nobody from the others.
+//! Hosts that want no requests for long, or are dead, keep nobody from the others.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use penstock::backfill::jobs::Jobs;
 use penstock::store::{Repair, RepairKind, Store, WriteBatch};
-use penstock_loadtest::network::{Announce, Limit, Network, Options};
+use penstock_loadtest::network::{Announce, Fault, Limit, Network, Options, RelayRepos};
 
 use crate::jobs::everything;
 use crate::site::{How, Worker};
@@ -79,6 +80,16 @@ async fn repairs_go_on_at_all_other_hosts() {
     let Some((store, _home)) = stores::empty().await else {
         return;
     };
+    ask_for_repairs(&network, &*store).await;
+    let worker = Worker::start(&network, &store, &How::default()).await;
+    let willing = at_willing_hosts(&network);
+    let is_repaired = async |did: &str| store.repairs_of(did).await.unwrap().is_empty();
+    until_all(&willing, is_repaired).await;
+    worker.stop().await;
+}
+
+/// Of each repository.
+async fn ask_for_repairs(network: &Network, store: &dyn Store) {
     let mut batch = WriteBatch::new();
     for did in network.dids() {
         batch.put_repair(Repair {
@@ -90,9 +101,51 @@ async fn repairs_go_on_at_all_other_hosts() {
         });
     }
     store.apply(batch).await.unwrap();
+}
+
+/// Two hosts, of which the second one is dead.
+fn half_dead(repos: usize, relay_repos: RelayRepos) -> Network {
+    let network = Network::start(Options {
+        hosts: 2,
+        repos,
+        records: 2,
+        did_web: 0.0,
+        relay_repos,
+        ..Options::default()
+    })
+    .unwrap();
+    network.set_host_fault(1, Some(Fault::Dead));
+    network
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repositories_of_a_dead_host_fail_and_no_others() {
+    let network = half_dead(300, RelayRepos::None);
+    let Some((store, _home)) = stores::empty().await else {
+        return;
+    };
     let worker = Worker::start(&network, &store, &How::default()).await;
-    let willing = at_willing_hosts(&network);
+    let view = worker.run(everything()).await;
+    assert_eq!(view.processed_repos, 300, "{view:?}");
+    let failures = worker.failures(view.id.parse().unwrap()).await;
+    let dids = network.dids().into_iter();
+    let dead: Vec<String> = dids.filter(|did| network.host_of(did) == Some(1)).collect();
+    assert!(failures.keys().eq(dead.iter().collect::<BTreeSet<_>>()));
+    // Some were asked for, and most only waited for it.
+    let waited = failures.values().filter(|reason| *reason == "backed_off");
+    assert!((100..150).contains(&waited.count()), "{failures:?}");
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_dead_host_has_to_repair_comes_from_a_relay() {
+    let network = half_dead(60, RelayRepos::Serve);
+    let Some((store, _home)) = stores::empty().await else {
+        return;
+    };
+    ask_for_repairs(&network, &*store).await;
+    let worker = Worker::start(&network, &store, &How::default()).await;
     let is_repaired = async |did: &str| store.repairs_of(did).await.unwrap().is_empty();
-    until_all(&willing, is_repaired).await;
+    until_all(&network.dids(), is_repaired).await;
     worker.stop().await;
 }

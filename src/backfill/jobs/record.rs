@@ -255,15 +255,17 @@ impl JobBody {
     /// Lets a host wait until the others of a source were asked: it becomes a source of its own, behind that one and before those that
     /// are held. `false`: it was asked so already, or too many wait.
     pub fn put_off(&mut self, source: usize, host: &str) -> bool {
-        let mut bytes = host.len();
-        for (place, other) in self.sources.iter().enumerate() {
-            match other {
-                Source::Host { host: other } if other == host => return place > source,
-                Source::Host { host: other } => bytes += other.len(),
-                _ => {}
-            }
+        let alone = self.sources.iter().enumerate();
+        let alone = alone.filter_map(|(place, source)| match source {
+            Source::Host { host } => Some((place, host)),
+            _ => None,
+        });
+        let last = alone.clone().filter(|(_, other)| *other == host).last();
+        if let Some((place, _)) = last {
+            return place > source;
         }
-        if bytes > HOST_BYTES {
+        let bytes: usize = alone.map(|(_, other)| other.len()).sum();
+        if bytes + host.len() > HOST_BYTES {
             return false;
         }
         let behind = self.sources.iter().enumerate().skip(source + 1);

@@ -19,7 +19,7 @@ use super::record::{Counts, Job};
 use super::roster::REPAIRS;
 use super::run::failure_key;
 use super::tools::Tools;
-use super::turns::may_take;
+use super::turns::{MAX_FAILING, may_take};
 use super::unit::{self, Fetched, Outcome, Plan, Target};
 use crate::fetch::Condition;
 use crate::store::{JobFailure, RepairKind, StoreError};
@@ -113,6 +113,7 @@ impl Repairs {
             shared: Arc::new(Hosts {
                 tools,
                 places: Mutex::default(),
+                left_alone: Mutex::default(),
                 crowded: AtomicBool::new(false),
                 pace: tokio::sync::Mutex::default(),
                 shutdown,
@@ -178,10 +179,13 @@ impl Repairs {
 
     /// Whether there is a place at its host, as far as that is known.
     fn has_place(&mut self, did: &str) -> bool {
-        let Some(host) = self.hosts.get(did).cloned() else {
+        let tools = &self.shared.tools;
+        let known = self.hosts.get(did).map(|host| (host.clone(), PER_HOST));
+        let asked = || Some((tools.identities.has_to_ask(did)?, RESOLVING_PER_HOST));
+        let Some((host, most)) = known.or_else(asked) else {
             return true;
         };
-        let free = self.shared.place(host, PER_HOST).is_some();
+        let free = !matches!(self.shared.turn(&host, most), Turn::Later);
         if free {
             self.hosts.remove(did);
         }
@@ -234,6 +238,8 @@ impl Repairs {
 struct Hosts {
     tools: Arc<Tools>,
     places: Mutex<Places>,
+    /// Since when those hosts are waited for that are left alone.
+    left_alone: Mutex<HashMap<Arc<str>, Instant>>,
     /// Whether some found no place since the last pass.
     crowded: AtomicBool,
     /// Held for the pause between two repairs.
@@ -248,6 +254,15 @@ struct Places {
     by_host: HashMap<Arc<str>, usize>,
 }
 
+/// What is to be done about a host.
+enum Turn<'a> {
+    Ask(Place<'a>),
+    /// It has no place, or takes no requests for a while.
+    Later,
+    /// It has failed for so long that it is not waited for.
+    GiveUp,
+}
+
 /// A place at a host.
 struct Place<'a> {
     hosts: &'a Hosts,
@@ -259,23 +274,46 @@ impl Hosts {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place at a host that takes requests now, if it has less than so many of its own.
-    fn place(&self, host: Arc<str>, most: usize) -> Option<Place<'_>> {
-        if !matches!(
-            self.tools.fetcher.condition(&host),
-            Condition::Ready | Condition::Due
-        ) {
-            return None;
+    /// What is to be done about a host, of which so many repairs may be at work.
+    fn turn(&self, host: &Arc<str>, most: usize) -> Turn<'_> {
+        match self.tools.fetcher.condition(host) {
+            Condition::Ready => {
+                self.left_alone().remove(host);
+            }
+            Condition::Due => {}
+            Condition::Paused(_) | Condition::Probed => return Turn::Later,
+            Condition::Throttled => return Turn::GiveUp,
+            Condition::LeftAlone(_) => {
+                let patience = self.tools.options.retry_wait * MAX_FAILING;
+                let mut left_alone = self.left_alone();
+                if left_alone.len() >= MAX_HOSTS {
+                    left_alone.clear();
+                }
+                let since = left_alone.entry(host.clone()).or_insert_with(Instant::now);
+                return match since.elapsed() >= patience {
+                    true => Turn::GiveUp,
+                    false => Turn::Later,
+                };
+            }
         }
         let mut places = self.places();
-        let here = places.by_host.get(&host).copied().unwrap_or_default();
+        let here = places.by_host.get(host).copied().unwrap_or_default();
         if !may_take(here, most, places.taken, AT_ONCE) {
             self.crowded.store(true, Ordering::Relaxed);
-            return None;
+            return Turn::Later;
         }
         places.taken += 1;
         places.by_host.insert(host.clone(), here + 1);
-        Some(Place { hosts: self, host })
+        Turn::Ask(Place {
+            hosts: self,
+            host: host.clone(),
+        })
+    }
+
+    fn left_alone(&self) -> MutexGuard<'_, HashMap<Arc<str>, Instant>> {
+        self.left_alone
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -350,51 +388,63 @@ struct NoPlace(Option<Arc<str>>);
 async fn attempt(hosts: &Hosts, found: &Found) -> Result<Result<Outcome, NoPlace>, StoreError> {
     let (tools, cancel) = (&*hosts.tools, &hosts.shutdown);
     let target = {
-        let _place = match tools.identities.has_to_ask(&found.did) {
-            None => None,
-            Some(host) => match hosts.place(host.clone(), RESOLVING_PER_HOST) {
-                Some(place) => Some(place),
-                None => return Ok(Err(NoPlace(None))),
-            },
-        };
+        let asked = tools.identities.has_to_ask(&found.did);
+        let turn = asked.map(|host| hosts.turn(&host, RESOLVING_PER_HOST));
+        if matches!(turn, Some(Turn::Later)) {
+            return Ok(Err(NoPlace(None)));
+        }
         match unit::resolve(tools, &PLAN, found, cancel).await {
             Ok(target) => target,
+            // Another one was asking whether it is back.
+            Err(Outcome::Failed(failure))
+                if failure.reason == "backed_off" && matches!(turn, Some(Turn::Ask(_))) =>
+            {
+                return Ok(Err(NoPlace(None)));
+            }
             Err(outcome) => return Ok(Ok(outcome)),
         }
     };
-    let Some(_place) = hosts.place(target.host.clone(), PER_HOST) else {
+    let turn = hosts.turn(&target.host, PER_HOST);
+    if matches!(turn, Turn::Later) {
         return Ok(Err(NoPlace(Some(target.host))));
-    };
+    }
     let pause = hosts.pace.lock().await;
     tokio::time::sleep(tools.options.repair_pause).await;
     drop(pause);
-    Ok(match fetch(hosts, found, &target).await {
-        Ok(fetched) => Ok(unit::finish(tools, &PLAN, found, fetched).await?),
+    let fetched = match &turn {
+        Turn::GiveUp => Err(Failure::left_alone(&target.host)),
+        _ => unit::fetch(tools, &PLAN, found, &target, cancel).await,
+    };
+    let fetched = match fetched {
         // Another one was asking whether it is back.
-        Err(failure) if failure.is_left_alone(&target.host) => Err(NoPlace(Some(target.host))),
-        Err(failure) => Ok(Outcome::Failed(failure)),
-    })
+        Err(failure) if failure.is_left_alone(&target.host) && !matches!(turn, Turn::GiveUp) => {
+            return Ok(Err(NoPlace(Some(target.host))));
+        }
+        Err(failure) if failure.elsewhere && found.may_be_copied() => {
+            drop(turn);
+            copy(hosts, found, &target, failure).await
+        }
+        fetched => fetched,
+    };
+    Ok(Ok(match fetched {
+        Ok(fetched) => unit::finish(tools, &PLAN, found, fetched).await?,
+        Err(failure) => Outcome::Failed(failure),
+    }))
 }
 
-/// Asks the host, then the relays that have a place for it.
-async fn fetch(hosts: &Hosts, found: &Found, target: &Target) -> Result<Fetched, Failure> {
-    let (tools, cancel) = (&*hosts.tools, &hosts.shutdown);
-    let mut failure = match unit::fetch(tools, &PLAN, found, target, cancel).await {
-        Err(failure)
-            if failure.elsewhere
-                && found.may_be_copied()
-                && !failure.is_left_alone(&target.host) =>
-        {
-            failure
-        }
-        fetched => return fetched,
-    };
-    for relay in &tools.options.relays {
+/// Asks the relays that have a place for it for what its own host did not give.
+async fn copy(
+    hosts: &Hosts,
+    found: &Found,
+    target: &Target,
+    mut failure: Failure,
+) -> Result<Fetched, Failure> {
+    for relay in &hosts.tools.options.relays {
         let copy = target.at_relay(relay);
-        let Some(_place) = hosts.place(copy.host.clone(), PER_HOST) else {
+        let Turn::Ask(_place) = hosts.turn(&copy.host, RESOLVING_PER_HOST) else {
             continue;
         };
-        match unit::fetch(tools, &PLAN, found, &copy, cancel).await {
+        match unit::fetch(&hosts.tools, &PLAN, found, &copy, &hosts.shutdown).await {
             Err(other) => failure = failure.and_at_relay(&other),
             fetched => return fetched,
         }

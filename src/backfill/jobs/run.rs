@@ -261,6 +261,9 @@ impl Run {
             Step::Page(Err(error)) => return Ok(self.not_listed(error)),
             Step::Resolved(unit, host, target) => {
                 self.identities.leave(&host);
+                if target.is_ok() {
+                    self.left_alone.remove(&host);
+                }
                 match target {
                     Ok(target) => self.wait_for_host(unit, target),
                     Err(Outcome::Failed(failure)) => self.failed(unit, None, failure),

@@ -204,7 +204,7 @@ pub(super) async fn is_opted_out(tools: &Tools, did: &str) -> Result<bool, Store
 /// `host[:port]` of an origin.
 fn host_of(origin: &str) -> Arc<str> {
     let (_, host) = origin.split_once("://").unwrap_or(("", origin));
-    Arc::from(host)
+    Arc::from(host.trim_end_matches('.'))
 }
 
 /// Whether a repository is hidden, and nothing says that it came back: then its host is asked for the status only.

@@ -1,7 +1,7 @@
 //! Who is asked next: for the identity of a repository, and then for itself.
 //!
 //! A host that wants no requests for a while rests. One that does nothing but fail is left alone too; what may be wrong is only the
-//! accounts that were asked for, so it is asked how it is before any other account is.
+//! accounts that were asked for, so it is asked how it is before another account is.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::super::failure::Failure;
+use super::super::turns::MAX_FAILING;
 use super::super::unit::{self, Target};
 use super::{Run, Step, Unit};
 use crate::fetch::{Condition, FetchError, FetchLimits};
@@ -23,9 +24,6 @@ const FILL_PATIENCE: Duration = Duration::from_secs(600);
 const RESOLVING_BESIDE: usize = 4;
 /// Repositories that are fetched at once. The connection of each may hold 400 KiB that came and were not taken in yet.
 pub(super) const MAX_FETCHING: usize = 512;
-/// How long repositories wait for a host that is left alone and gives nobody what is asked for, before they fail with it: so many times the wait after
-/// a first failure.
-const MAX_FAILING: u32 = 256;
 /// When to look again while a host is asked how it is.
 const PROBE: Duration = Duration::from_millis(200);
 /// Hosts of which is known since when they are left alone.
@@ -45,10 +43,12 @@ pub(super) enum Asking {
 }
 
 /// A host that is left alone, until it gave somebody what was asked for.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct LeftAlone {
-    /// Since when it is waited for here.
+    /// Since when it is waited for here,
     since: Instant,
+    /// and when anything of it had its turn last.
+    turn: Instant,
     /// Whether it was asked how it is since then, and said nothing of use.
     probed: bool,
 }
@@ -148,10 +148,19 @@ impl Run {
         if self.left_alone.len() >= MAX_LEFT_ALONE {
             self.left_alone.clear();
         }
-        self.left_alone.entry(host.clone()).or_insert(LeftAlone {
+        let anew = LeftAlone {
             since: now,
+            turn: now,
             probed: false,
-        })
+        };
+        let patience = self.tools.options.retry_wait * MAX_FAILING;
+        let left_alone = self.left_alone.entry(host.clone()).or_insert(anew);
+        if now > left_alone.turn + patience {
+            // Nobody waited for it meanwhile.
+            *left_alone = anew;
+        }
+        left_alone.turn = now;
+        left_alone
     }
 
     fn wake_at(&mut self, when: Instant, asking: Asking, host: Arc<str>) {
