@@ -276,28 +276,23 @@ impl Hosts {
 
     /// What is to be done about a host, of which so many repairs may be at work.
     fn turn(&self, host: &Arc<str>, most: usize) -> Turn<'_> {
+        let mut places = self.places();
+        let here = places.by_host.get(host).copied().unwrap_or_default();
         match self.tools.fetcher.condition(host) {
             Condition::Ready => {
                 self.left_alone().remove(host);
             }
-            Condition::Due => {}
-            Condition::Paused(_) | Condition::Probed => return Turn::Later,
+            Condition::Paused(_) => return Turn::Later,
             Condition::Throttled => return Turn::GiveUp,
-            Condition::LeftAlone(_) => {
-                let patience = self.tools.options.retry_wait * MAX_FAILING;
-                let mut left_alone = self.left_alone();
-                if left_alone.len() >= MAX_HOSTS {
-                    left_alone.clear();
-                }
-                let since = left_alone.entry(host.clone()).or_insert_with(Instant::now);
-                return match since.elapsed() >= patience {
+            // One asks whether it is back.
+            Condition::Due if here == 0 => {}
+            Condition::Due | Condition::Probed | Condition::LeftAlone(_) => {
+                return match self.is_given_up(host) {
                     true => Turn::GiveUp,
                     false => Turn::Later,
                 };
             }
         }
-        let mut places = self.places();
-        let here = places.by_host.get(host).copied().unwrap_or_default();
         if !may_take(here, most, places.taken, AT_ONCE) {
             self.crowded.store(true, Ordering::Relaxed);
             return Turn::Later;
@@ -308,6 +303,16 @@ impl Hosts {
             hosts: self,
             host: host.clone(),
         })
+    }
+
+    /// Whether a host that is left alone was waited for long enough.
+    fn is_given_up(&self, host: &Arc<str>) -> bool {
+        let mut left_alone = self.left_alone();
+        if left_alone.len() >= MAX_HOSTS {
+            left_alone.clear();
+        }
+        let since = left_alone.entry(host.clone()).or_insert_with(Instant::now);
+        since.elapsed() >= self.tools.options.retry_wait * MAX_FAILING
     }
 
     fn left_alone(&self) -> MutexGuard<'_, HashMap<Arc<str>, Instant>> {
