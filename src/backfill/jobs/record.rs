@@ -260,7 +260,7 @@ impl JobBody {
             Source::Host { host } => Some((place, host)),
             _ => None,
         });
-        let last = alone.clone().filter(|(_, other)| *other == host).last();
+        let last = alone.clone().rfind(|(_, other)| *other == host);
         if let Some((place, _)) = last {
             return place > source;
         }
