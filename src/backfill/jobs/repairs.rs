@@ -101,6 +101,8 @@ struct Repairs {
     /// DIDs that are being worked on, or were in this pass: its pages may be of before.
     busy: HashSet<String>,
     ended: Vec<String>,
+    /// Rows of this pass so far, or of the last one if that had more: nothing is done before it is told of here.
+    waiting: u64,
     /// Hosts of DIDs that found no place there.
     hosts: HashMap<String, Arc<str>>,
 }
@@ -121,6 +123,7 @@ impl Repairs {
             working: JoinSet::new(),
             busy: HashSet::new(),
             ended: Vec::new(),
+            waiting: 0,
             hosts: HashMap::new(),
         }
     }
@@ -131,16 +134,12 @@ impl Repairs {
         for did in self.ended.drain(..) {
             self.busy.remove(&did);
         }
-        let waiting = self.walk().await?;
+        self.waiting = self.walk().await?;
         while let Some(ended) = self.working.try_join_next() {
             self.count(ended)?;
         }
-        let mut counts = self.job.body.counts.clone();
-        counts.found = counts.processed + waiting;
-        self.job.body.counts = counts.clone();
-        let same = before == counts;
-        self.live.show(&self.job, counts);
-        match same {
+        self.show();
+        match before == self.job.body.counts {
             true => Ok(()),
             false => self.job.save(&*self.shared.tools.store).await,
         }
@@ -163,6 +162,10 @@ impl Repairs {
             };
             for found in page.repos {
                 waiting += 1;
+                if waiting > self.waiting {
+                    self.waiting = waiting;
+                    self.show();
+                }
                 if !self.busy.contains(&found.did)
                     && self.has_place(&found.did)
                     && let Some(attempts) = due(&tools, &found).await?
@@ -175,6 +178,12 @@ impl Repairs {
                 return Ok(waiting);
             }
         }
+    }
+
+    fn show(&mut self) {
+        let counts = &mut self.job.body.counts;
+        counts.found = counts.processed + self.waiting;
+        self.live.show(&self.job, self.job.body.counts.clone());
     }
 
     /// Whether there is a place at its host, as far as that is known.
@@ -216,7 +225,9 @@ impl Repairs {
             Ok(Ended::Counted(counts)) => {
                 self.job.body.counts.add(&counts);
                 self.job.body.updated = self.shared.tools.clock.now_micros();
-                self.live.show(&self.job, self.job.body.counts.clone());
+                self.show();
+                // The next pass tells what is left.
+                self.shared.crowded.store(true, Ordering::Relaxed);
             }
             Ok(Ended::NoPlace(None)) => {}
             Ok(Ended::NoPlace(Some(host))) => {
