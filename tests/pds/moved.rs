@@ -18,13 +18,18 @@ fn post(text: &str) -> Value {
 
 /// What is held of an account is what it has, and it is active.
 async fn lacking(account: &Account, penstock: &Penstock) -> Vec<String> {
-    let repo = penstock.lines(&["repos", "--did", &account.did]).await;
+    // It may not be held yet.
+    let repo = penstock.try_lines(&["repos", "--did", &account.did]).await;
+    let repo = repo.unwrap_or_default();
     let records = ["dump", "--no-value", "--did", &account.did];
     let records = penstock.lines(&records).await;
+    let is_held = |(nsid, rkey): &(String, String)| {
+        let mut held = records.iter();
+        held.any(|record| record["collection"] == **nsid && record["rkey"] == **rkey)
+    };
+    let all = records.len() == account.records.len() && account.records.keys().all(is_held);
     match repo.first() {
-        Some(repo) if repo["active"] == true && records.len() == account.records.len() => {
-            Vec::new()
-        }
+        Some(repo) if repo["active"] == true && all => Vec::new(),
         _ => vec![format!("{repo:?}, {} records", records.len())],
     }
 }
