@@ -186,10 +186,19 @@ pub async fn jobs_bring_what_two_pdses_hold(installation: &Path) {
     daemon.stop().await;
 
     meanwhile(&mut one, &mut two).await;
-    let daemon = start(&penstock).await;
+    let mut daemon = start(&penstock).await;
     let mended = job(&penstock, &[]).await;
     assert_eq!(mended["failed_repos"], 0, "{mended}");
     all_agree(&one, &two, &penstock).await;
+    // Where the stream told of the end first, the standing job asks the host and purges.
+    for gone in [one.account("gina"), two.account("liam")] {
+        let left = async || {
+            let records = ["dump", "--no-value", "--did", gone.did.as_str()];
+            let records = penstock.lines(&records).await;
+            records.iter().map(ToString::to_string).collect()
+        };
+        daemon.until("the purge of who is deleted", left).await;
+    }
     let hidden = [one.account("bob"), two.account("mona")];
     let all = active([&one, &two]).chain(hidden);
     compare::records_agree(all, &penstock, &[]).await;
