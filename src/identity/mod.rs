@@ -169,7 +169,8 @@ impl Identities {
         }
         let url = self.0.url(did).ok()?;
         let (_, after) = url.split_once("://")?;
-        after.split('/').next().map(Arc::from)
+        let host = after.split('/').next()?;
+        Some(Arc::from(host.trim_end_matches('.')))
     }
 
     /// The same, asked anew: what is cached is not believed.

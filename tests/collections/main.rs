@@ -5,4 +5,6 @@
 mod frame_builder;
 mod relay;
 mod site;
+#[path = "../repos/stores.rs"]
+mod stores;
 mod story;

@@ -8,8 +8,6 @@ use penstock::clock::SystemClock;
 use penstock::config::{CollectionFilter, Config, Sources};
 use penstock::daemon::{self, DaemonError};
 use penstock::decode::Tid;
-use penstock::store::embedded::{EmbeddedOptions, EmbeddedStore};
-use penstock::store::memory::MemoryStore;
 use penstock::store::{FactKind, RecordsQuery, Store};
 use penstock_loadtest::network::{Expected, Network, Options};
 use serde_json::{Value, json};
@@ -19,7 +17,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::relay::{Relay, now};
+use super::relay::{Relay, now};
+use crate::stores::{self, Home};
 
 /// What the configuration names.
 pub const POST: &str = "app.bsky.feed.post";
@@ -34,6 +33,7 @@ pub struct Site {
     pub relay: Relay,
     pub store: Arc<dyn Store>,
     dir: tempfile::TempDir,
+    _home: Home,
     /// What the daemon runs on: without it, it is as good as killed.
     runtime: Option<Runtime>,
     running: JoinHandle<Result<(), DaemonError>>,
@@ -42,22 +42,17 @@ pub struct Site {
 }
 
 impl Site {
-    pub async fn in_memory(collections: &'static str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        Self::over(Arc::new(MemoryStore::new()), dir, collections).await
+    /// Over a store of this binary's, if there is one.
+    pub async fn new(collections: &'static str) -> Option<Self> {
+        Some(Self::over(stores::empty().await?, collections).await)
     }
 
-    pub async fn embedded(collections: &'static str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let options = EmbeddedOptions {
-            min_free: 1,
-            ..EmbeddedOptions::new(dir.path().join("store"))
-        };
-        let store = Arc::new(EmbeddedStore::open(options).unwrap());
-        Self::over(store, dir, collections).await
+    /// The same over one that outlives a process.
+    pub async fn lasting(collections: &'static str) -> Option<Self> {
+        Some(Self::over(stores::lasting().await?, collections).await)
     }
 
-    async fn over(store: Arc<dyn Store>, dir: tempfile::TempDir, of: &'static str) -> Self {
+    async fn over((store, home): (Arc<dyn Store>, Home), of: &'static str) -> Self {
         let network = Network::start(Options {
             repos: 40,
             did_web: 0.0,
@@ -69,7 +64,8 @@ impl Site {
             network,
             relay,
             store,
-            dir,
+            dir: tempfile::tempdir().unwrap(),
+            _home: home,
             runtime: None,
             running: tokio::spawn(async { Ok(()) }),
             stop: CancellationToken::new(),

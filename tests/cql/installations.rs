@@ -11,7 +11,7 @@ use crate::cluster::Cluster;
 use crate::installed::backend::Backend;
 use crate::keyspaces::Keyspace;
 use crate::kills::{self, Kills};
-use crate::{pds, way};
+use crate::{crawl, pds, stores, way};
 
 /// A keyspace of its own.
 pub struct Cql(pub Keyspace);
@@ -86,5 +86,12 @@ async fn penstock_holds_what_the_pds_says() {
     };
     if let Some(keyspace) = Keyspace::fresh().await {
         pds::penstock_holds_what_the_pds_says(installation, keyspace.variables()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crawl_of_a_network_holds_all_of_it_whatever_happens() {
+    if let Some(backend) = empty().await {
+        crawl::a_crawl_of_a_network_holds_all_of_it_whatever_happens(backend, stores::MANY).await;
     }
 }

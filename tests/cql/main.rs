@@ -61,11 +61,22 @@ mod worker;
 // Jobs that fetch repositories, over a store of this binary's.
 #[path = "../repos/accounts.rs"]
 mod accounts;
+#[path = "../repos/counts.rs"]
+mod counts;
+#[path = "../repos/crawl.rs"]
+mod crawl;
 #[path = "../repos/discovery.rs"]
 mod discovery;
+#[path = "../repos/hosts.rs"]
+mod hosts;
 #[path = "../repos/jobs.rs"]
 mod jobs;
 #[path = "../repos/sequences.rs"]
 mod sequences;
 #[path = "../repos/site.rs"]
 mod site;
+
+// Collections that are added and removed, over a store of this binary's.
+mod collections;
+#[path = "../frame_builder/mod.rs"]
+mod frame_builder;

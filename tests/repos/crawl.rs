@@ -1,15 +1,17 @@
 //! The daemon crawls a whole network in which everything goes wrong, is killed three times, told to stop and to go on: in the end it
 //! holds what the network has, and says of all else why it has not got it.
 //!
-//! `PENSTOCK_TEST_REPOS` says how many repositories there are (2,000), `PENSTOCK_TEST_SEED` chooses them.
+//! `PENSTOCK_TEST_REPOS` says how many repositories there are, `PENSTOCK_TEST_SEED` chooses them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use penstock_loadtest::network::{Announce, Fault, HostStats, Limit, Network, Options, RelayRepos};
 use penstock_loadtest::{Pace, RelayOptions, RelayServer, World, WorldSpec};
 use serde_json::Value;
 
+use crate::installed::backend::Backend;
 use crate::installed::{Daemon, Installation, get, number};
 use crate::jobs::check_failures;
 use crate::site::check;
@@ -70,8 +72,12 @@ fn relay(network: &Network) -> RelayServer {
     RelayServer::start(&world, options).unwrap()
 }
 
-fn installation(network: &Network, relay: &RelayServer) -> Installation {
-    Installation::new(relay)
+fn installation(
+    backend: &Arc<dyn Backend>,
+    network: &Network,
+    relay: &RelayServer,
+) -> Installation {
+    Installation::over(backend, &relay.url())
         .with("PLC_URL", network.plc_url())
         .with("RUST_LOG", "warn")
         .with("PENSTOCK_NET__ALLOW_PRIVATE", "true")
@@ -165,14 +171,17 @@ fn is_over(view: &Value) -> bool {
     ["completed", "failed", "cancelled"].contains(&view["status"].as_str().unwrap_or_default())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_crawl_of_a_network_holds_all_of_it_whatever_happens() {
-    let repos = number("PENSTOCK_TEST_REPOS", 2_000);
+/// Over a store of any kind.
+pub async fn a_crawl_of_a_network_holds_all_of_it_whatever_happens(
+    backend: Arc<dyn Backend>,
+    repos: usize,
+) {
+    let repos = number("PENSTOCK_TEST_REPOS", repos as u64);
     let seed = number("PENSTOCK_TEST_SEED", 1);
     println!("PENSTOCK_TEST_SEED={seed} PENSTOCK_TEST_REPOS={repos}");
     let network = network(repos as usize, seed);
     let relay = relay(&network);
-    let installation = installation(&network, &relay);
+    let installation = installation(&backend, &network, &relay);
     let mut daemon = installation.start();
     let socket = installation.socket();
     let answers = async || get(&socket, "/healthz").await.is_some();

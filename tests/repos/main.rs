@@ -17,3 +17,9 @@ mod jobs;
 mod sequences;
 mod site;
 mod stores;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crawl_of_a_network_holds_all_of_it_whatever_happens() {
+    let embedded = std::sync::Arc::new(installed::backend::Embedded);
+    crawl::a_crawl_of_a_network_holds_all_of_it_whatever_happens(embedded, stores::MANY).await;
+}

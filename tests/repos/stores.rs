@@ -1,4 +1,5 @@
-//! The stores that the jobs of this binary write to: the one in memory, and the embedded one where a worker is killed.
+//! The stores that this binary writes to: the one in memory, and the embedded one where a worker is killed.
+#![allow(dead_code)]
 
 use std::any::Any;
 use std::sync::Arc;

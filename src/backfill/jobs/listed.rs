@@ -1,12 +1,12 @@
 //! Collections of a repository by `listRecords`, where that is cheaper than the whole CAR.
 //!
 //! It is tried where a job asks for a few collections: a repository that holds nothing else is read as a CAR at once, and a collection
-//! that fills more than [`MAX_PAGES`] pages is given up for the CAR, as is one whose values don't hash to what the server says.
+//! that fills more than [`MAX_PAGES`] pages is given up for the CAR, as is one whose values don't hash to what the server says, or for
+//! which there is no memory.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,7 @@ use super::failure::Failure;
 use super::locked;
 use super::tools::{DidGuard, Tools};
 use super::unit::Target;
+use crate::backfill::snapshot::Share;
 use crate::decode::{self, Cid, Tid, syntax};
 use crate::fetch::{FetchError, FetchLimits};
 use crate::store::{
@@ -25,8 +26,9 @@ use crate::store::{
 
 /// Pages after which the CAR is cheaper.
 const MAX_PAGES: usize = 10;
-/// Bytes of records that are held at once of a repository; beyond it the CAR is read, which may go to a file.
-const MAX_BYTES: usize = 16 << 20;
+/// Bytes that are held at once of a repository; beyond it, as where the memory of all fetches is used up, the CAR is read, which may go
+/// to a file.
+const MAX_BYTES: u64 = 16 << 20;
 /// Records of a page; servers give no more.
 const PAGE: usize = 100;
 /// The longest text of a record; of what is longer the CAR is read.
@@ -81,6 +83,8 @@ pub(super) struct Listed {
     read: Vec<(String, Vec<Checked>)>,
     /// Those that only the CAR tells.
     pub left: Vec<String>,
+    /// The memory of what was read.
+    share: Share,
 }
 
 impl Listed {
@@ -137,11 +141,14 @@ pub(super) async fn read(
         asked,
         read: Vec::new(),
         left: Vec::new(),
+        share: tools.budget.share(),
     };
-    let mut room = MAX_BYTES;
     for collection in collections {
         let records = match held.contains(collection) {
-            true => pages(tools, did, collection, pds, &mut room, cancel).await,
+            true => {
+                let share = &mut listed.share;
+                pages(tools, did, collection, pds, share, cancel).await
+            }
             false => Ok(Some(Vec::new())),
         };
         match records {
@@ -165,7 +172,7 @@ async fn pages(
     did: &str,
     collection: &str,
     pds: &str,
-    room: &mut usize,
+    share: &mut Share,
     cancel: &CancellationToken,
 ) -> Result<Option<Vec<Checked>>, FetchError> {
     let base = format!(
@@ -180,7 +187,7 @@ async fn pages(
             Some(cursor) => format!("{base}&cursor={}", escaped(cursor)),
             None => base.clone(),
         };
-        let answer = small(tools.fetcher.get(&url, PAGE_LIMITS, cancel).await)?;
+        let answer = small(answer(tools, &url, share, cancel).await)?.flatten();
         let Some(page) = answer.as_deref().and_then(parse::<Records<'_>>) else {
             return Ok(None);
         };
@@ -189,23 +196,44 @@ async fn pages(
         }
         for record in page.records {
             match check(&record, &prefix) {
-                Some(record) if record.bytes.len() <= *room => {
-                    *room -= record.bytes.len();
-                    checked.push(record);
-                }
+                Some(record) if take(share, record.bytes.len()) => checked.push(record),
                 _ => return Ok(None),
             }
         }
-        if page.cursor.is_none() {
+        cursor = page.cursor;
+        share.give_back(answer.map_or(0, |answer| answer.len() as u64));
+        if cursor.is_none() {
             return Ok(Some(checked));
         }
-        cursor = page.cursor;
     }
     Ok(None)
 }
 
+/// An answer as far as there is memory for it.
+async fn answer(
+    tools: &Tools,
+    url: &str,
+    share: &mut Share,
+    cancel: &CancellationToken,
+) -> Result<Option<Vec<u8>>, FetchError> {
+    let mut body = tools.fetcher.stream(url, PAGE_LIMITS, cancel).await?;
+    let mut answer = Vec::new();
+    while let Some(piece) = body.next().await? {
+        if !take(share, piece.len()) {
+            return Ok(None);
+        }
+        answer.extend_from_slice(&piece);
+    }
+    Ok(Some(answer))
+}
+
+fn take(share: &mut Share, bytes: usize) -> bool {
+    let bytes = bytes as u64;
+    share.held() + bytes <= MAX_BYTES && share.try_take(bytes)
+}
+
 /// An answer, unless it is too large.
-fn small(answer: Result<Bytes, FetchError>) -> Result<Option<Bytes>, FetchError> {
+fn small<T>(answer: Result<T, FetchError>) -> Result<Option<T>, FetchError> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
         Err(FetchError::TooLarge { .. }) => Ok(None),
@@ -332,7 +360,7 @@ mod tests {
     fn an_answer_that_is_too_large_is_no_failure() {
         let host = "h".to_owned();
         let too_large = FetchError::TooLarge { host, limit: 1 };
-        assert_eq!(small(Err(too_large)).unwrap(), None);
-        assert!(small(Err(FetchError::Cancelled)).is_err());
+        assert_eq!(small::<()>(Err(too_large)).unwrap(), None);
+        assert!(small::<()>(Err(FetchError::Cancelled)).is_err());
     }
 }

@@ -12,6 +12,7 @@ mod followed;
 mod gaps;
 mod hosts;
 mod known;
+mod left_alone;
 mod listed;
 mod live;
 mod locked;

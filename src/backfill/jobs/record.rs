@@ -268,14 +268,11 @@ impl JobBody {
         if bytes + host.len() > HOST_BYTES {
             return false;
         }
-        let behind = self.sources.iter().enumerate().skip(source + 1);
-        let held = behind
-            .filter(|(_, source)| matches!(source, Source::Held { .. }))
-            .map(|(place, _)| place)
-            .next();
+        let mut behind = (source + 1)..self.sources.len();
+        let is_held = |place: &usize| matches!(self.sources.get(*place), Some(Source::Held { .. }));
+        let place = behind.find(is_held).unwrap_or(self.sources.len());
         let host = host.to_owned();
-        self.sources
-            .insert(held.unwrap_or(self.sources.len()), Source::Host { host });
+        self.sources.insert(place, Source::Host { host });
         true
     }
 

@@ -14,12 +14,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::discover::{DiscoverError, Found, Lister, Source};
 use super::failure::{self, Failure, FailureBody};
+use super::left_alone::LeftAlone;
 use super::live::Live;
 use super::record::{Counts, Job};
 use super::roster::REPAIRS;
 use super::run::failure_key;
 use super::tools::Tools;
-use super::turns::{MAX_FAILING, may_take};
+use super::turns::may_take;
 use super::unit::{self, Fetched, Outcome, Plan, Target};
 use crate::fetch::Condition;
 use crate::store::{JobFailure, RepairKind, StoreError};
@@ -113,9 +114,9 @@ impl Repairs {
             job: live.job(),
             live,
             shared: Arc::new(Hosts {
-                tools,
                 places: Mutex::default(),
-                left_alone: Mutex::default(),
+                left_alone: Mutex::new(LeftAlone::new(tools.options.retry_wait)),
+                tools,
                 crowded: AtomicBool::new(false),
                 pace: tokio::sync::Mutex::default(),
                 shutdown,
@@ -249,8 +250,7 @@ impl Repairs {
 struct Hosts {
     tools: Arc<Tools>,
     places: Mutex<Places>,
-    /// Since when those hosts are waited for that are left alone.
-    left_alone: Mutex<HashMap<Arc<str>, Instant>>,
+    left_alone: Mutex<LeftAlone>,
     /// Whether some found no place since the last pass.
     crowded: AtomicBool,
     /// Held for the pause between two repairs.
@@ -291,14 +291,15 @@ impl Hosts {
         let here = places.by_host.get(host).copied().unwrap_or_default();
         match self.tools.fetcher.condition(host) {
             Condition::Ready => {
-                self.left_alone().remove(host);
+                self.left_alone().forget(host);
             }
             Condition::Paused(_) => return Turn::Later,
             Condition::Throttled => return Turn::GiveUp,
             // One asks whether it is back.
             Condition::Due if here == 0 => {}
             Condition::Due | Condition::Probed | Condition::LeftAlone(_) => {
-                return match self.is_given_up(host) {
+                let now = Instant::now();
+                return match self.left_alone().end(host, now) <= now {
                     true => Turn::GiveUp,
                     false => Turn::Later,
                 };
@@ -316,17 +317,7 @@ impl Hosts {
         })
     }
 
-    /// Whether a host that is left alone was waited for long enough.
-    fn is_given_up(&self, host: &Arc<str>) -> bool {
-        let mut left_alone = self.left_alone();
-        if left_alone.len() >= MAX_HOSTS {
-            left_alone.clear();
-        }
-        let since = left_alone.entry(host.clone()).or_insert_with(Instant::now);
-        since.elapsed() >= self.tools.options.retry_wait * MAX_FAILING
-    }
-
-    fn left_alone(&self) -> MutexGuard<'_, HashMap<Arc<str>, Instant>> {
+    fn left_alone(&self) -> MutexGuard<'_, LeftAlone> {
         self.left_alone
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -438,7 +429,10 @@ async fn attempt(hosts: &Hosts, found: &Found) -> Result<Result<Outcome, NoPlace
         }
         Err(failure) if failure.elsewhere && found.may_be_copied() => {
             drop(turn);
-            copy(hosts, found, &target, failure).await
+            match copy(hosts, found, &target, failure).await {
+                Ok(copied) => copied,
+                Err(no_place) => return Ok(Err(no_place)),
+            }
         }
         fetched => fetched,
     };
@@ -454,18 +448,23 @@ async fn copy(
     found: &Found,
     target: &Target,
     mut failure: Failure,
-) -> Result<Fetched, Failure> {
+) -> Result<Result<Fetched, Failure>, NoPlace> {
+    let mut later = false;
     for relay in &hosts.tools.options.relays {
         let copy = target.at_relay(relay);
-        let Turn::Ask(_place) = hosts.turn(&copy.host, RESOLVING_PER_HOST) else {
-            continue;
-        };
+        let turn = hosts.turn(&copy.host, RESOLVING_PER_HOST);
+        later |= matches!(turn, Turn::Later);
+        let Turn::Ask(_place) = turn else { continue };
         match unit::fetch(&hosts.tools, &PLAN, found, &copy, &hosts.shutdown).await {
             Err(other) => failure = failure.and_at_relay(&other),
-            fetched => return fetched,
+            fetched => return Ok(fetched),
         }
     }
-    Err(failure)
+    match later {
+        // It fails only once all were asked.
+        true => Err(NoPlace(None)),
+        false => Ok(Err(failure)),
+    }
 }
 
 /// Writes down when it is tried again.

@@ -5,7 +5,7 @@
 //! identity and then for itself, so that a host that is slow or dead holds no place that another one could use; one that wants no
 //! requests for a while rests.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::discover::{DiscoverError, Found, FoundPage, Lister};
 use super::failure::Failure;
+use super::left_alone::LeftAlone;
 use super::live::Live;
 use super::pages::{Pages, Progress};
 use super::record::{Checkpoint, Counts, Job};
@@ -28,7 +29,7 @@ use crate::store::{JobFailure, JobRow, StoreError};
 mod asking;
 mod listing;
 
-use asking::{Asking, LeftAlone};
+use asking::Asking;
 use listing::Before;
 
 /// Repositories that are found and not settled, of one job.
@@ -111,7 +112,7 @@ pub(super) struct Run {
     /// Those whose host is not known, by who is to be asked for it; nobody, where it is cached.
     identities: Turns<Unit>,
     repositories: Turns<(Unit, unit::Target)>,
-    left_alone: HashMap<Arc<str>, LeftAlone>,
+    left_alone: LeftAlone,
     units: usize,
     /// Where the next page is; `None` once all are listed.
     next: Option<Checkpoint>,
@@ -156,7 +157,7 @@ impl Run {
             next: (!body.listed).then_some(checkpoint),
             identities: Turns::new(asking::RESOLVING_PER_HOST, asking::MAX_RESOLVING),
             repositories: Turns::new(tools.options.per_host, asking::MAX_FETCHING),
-            left_alone: HashMap::new(),
+            left_alone: LeftAlone::new(tools.options.retry_wait),
             tools,
             plan,
             live,
@@ -262,7 +263,7 @@ impl Run {
             Step::Resolved(unit, host, target) => {
                 self.identities.leave(&host);
                 if target.is_ok() {
-                    self.left_alone.remove(&host);
+                    self.left_alone.forget(&host);
                 }
                 match target {
                     Ok(target) => self.wait_for_host(unit, target),
@@ -273,7 +274,7 @@ impl Run {
             Step::Fetched(unit, target, fetched) => {
                 self.repositories.leave(&target.host);
                 if !matches!(&fetched, Err(failure) if failure.is_of_host()) {
-                    self.left_alone.remove(&target.host);
+                    self.left_alone.forget(&target.host);
                 }
                 match fetched {
                     Ok(fetched) => self.finish(unit, fetched),

@@ -3,10 +3,6 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-/// How long repositories wait for a host that is left alone and gives nobody what is asked for, before they fail with it: so many
-/// times the wait after a first failure.
-pub(super) const MAX_FAILING: u32 = 256;
-
 /// Whether a host that has so many of its places may take one more, while so many of `all` are taken.
 ///
 /// The more it has, the more must be free: hosts that are slow, however many they are, leave some to others.

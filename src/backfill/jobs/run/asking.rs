@@ -9,7 +9,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::super::failure::Failure;
-use super::super::turns::MAX_FAILING;
 use super::super::unit::{self, Target};
 use super::{Run, Step, Unit};
 use crate::fetch::{Condition, FetchError, FetchLimits};
@@ -26,8 +25,6 @@ const RESOLVING_BESIDE: usize = 4;
 pub(super) const MAX_FETCHING: usize = 512;
 /// When to look again while a host is asked how it is.
 const PROBE: Duration = Duration::from_millis(200);
-/// Hosts of which is known since when they are left alone.
-const MAX_LEFT_ALONE: usize = 100_000;
 /// Bounds of what a host says of itself.
 const DESCRIPTION: FetchLimits = FetchLimits {
     bytes: 64 << 10,
@@ -40,17 +37,6 @@ const DESCRIPTION: FetchLimits = FetchLimits {
 pub(super) enum Asking {
     Identity,
     Repository,
-}
-
-/// A host that is left alone, until it gave somebody what was asked for.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct LeftAlone {
-    /// Since when it is waited for here,
-    since: Instant,
-    /// and when anything of it had its turn last.
-    turn: Instant,
-    /// Whether it was asked how it is since then, and said nothing of use.
-    probed: bool,
 }
 
 /// What is to be done about a host.
@@ -122,45 +108,16 @@ impl Run {
             Condition::Paused(until) => Turn::Rest(until),
             Condition::Throttled => Turn::GiveUp(FetchError::Throttled(host.to_string()).into()),
             Condition::Probed => Turn::Rest(now + PROBE),
-            Condition::Due => {
-                let left_alone = self.left_alone(host, now);
-                left_alone.probed = !left_alone.probed;
-                // What it said to that told nothing: the next repository tells more.
-                match left_alone.probed {
-                    true => Turn::Probe,
-                    false => Turn::Ask,
-                }
-            }
+            Condition::Due if self.left_alone.is_to_be_probed(host, now) => Turn::Probe,
+            Condition::Due => Turn::Ask,
             Condition::LeftAlone(until) => {
-                let patience = self.tools.options.retry_wait * MAX_FAILING;
-                let left_alone = self.left_alone(host, now);
-                left_alone.probed = false;
-                let end = left_alone.since + patience;
+                let end = self.left_alone.end(host, now);
                 match end <= now {
                     true => Turn::GiveUp(Failure::left_alone(host)),
                     false => Turn::Rest(until.min(end)),
                 }
             }
         }
-    }
-
-    fn left_alone(&mut self, host: &Arc<str>, now: Instant) -> &mut LeftAlone {
-        if self.left_alone.len() >= MAX_LEFT_ALONE {
-            self.left_alone.clear();
-        }
-        let anew = LeftAlone {
-            since: now,
-            turn: now,
-            probed: false,
-        };
-        let patience = self.tools.options.retry_wait * MAX_FAILING;
-        let left_alone = self.left_alone.entry(host.clone()).or_insert(anew);
-        if now > left_alone.turn + patience {
-            // Nobody waited for it meanwhile.
-            *left_alone = anew;
-        }
-        left_alone.turn = now;
-        left_alone
     }
 
     fn wake_at(&mut self, when: Instant, asking: Asking, host: Arc<str>) {
