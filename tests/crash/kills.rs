@@ -91,7 +91,9 @@ impl Moment {
             0 | 5 => Self::Start(start),
             1 | 4 | 7 => Self::Time(long),
             2 => Self::Drain(short),
-            3 | 8 => Self::Claims(short),
+            3 => Self::Claims(short),
+            // By then it was written.
+            8 => Self::Claims(long),
             _ => Self::Progress(chance.u64(1..=2 * EVENTS), short),
         }
     }
