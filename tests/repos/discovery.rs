@@ -1,6 +1,6 @@
 //! What is listed where a relay does not list everything, and who is asked where a host does not answer.
 
-use penstock::backfill::jobs::{Force, JobRequest, JobStatus, Jobs};
+use penstock::backfill::jobs::{Force, JobRequest, JobStatus, JobView, Jobs};
 use penstock_loadtest::network::{Fault, Network, Options, RelayLists, RelayRepos};
 
 use crate::jobs::{dids, everything};
@@ -170,6 +170,47 @@ async fn a_relay_that_lists_nothing_fails_the_job_and_says_so() {
             .unwrap()
             .contains("neither repositories nor hosts")
     );
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_lists_nothing_is_left_out_while_another_one_lists() {
+    let start = |repos: usize, relay_lists: RelayLists| {
+        Network::start(Options {
+            repos,
+            relay_lists,
+            ..Options::default()
+        })
+        .unwrap()
+    };
+    let (silent, network) = (
+        start(1, RelayLists::Nothing),
+        start(30, RelayLists::default()),
+    );
+    let Some((store, _home)) = stores::empty().await else {
+        return;
+    };
+    let how = How {
+        relays: vec![silent.relay_url().to_owned()],
+        ..How::default()
+    };
+    let worker = Worker::start(&network, &store, &how).await;
+    let view = worker.run(everything()).await;
+    let is_told = |view: &JobView| {
+        let counts = (view.processed_repos, view.failed_repos, view.failed_hosts);
+        assert_eq!(counts, (30, 0, 1), "{view:?}");
+        let (left_out, why) = view.host_failures.first_key_value().unwrap();
+        assert!(silent.relay_url().ends_with(left_out));
+        assert!(why.contains("neither repositories nor hosts"), "{why}");
+    };
+    is_told(&view);
+    check(&network, &*store).await;
+    // A retry asks that relay again.
+    let id = view.id.parse().unwrap();
+    worker.roster.retry(id).await.unwrap();
+    let view = worker.over(id).await;
+    assert_eq!(view.status, JobStatus::Completed, "{view:?}");
+    is_told(&view);
     worker.stop().await;
 }
 

@@ -36,6 +36,8 @@ pub struct How {
     pub collections: &'static str,
     pub skip_dids: HashSet<String>,
     pub export_above: Option<u64>,
+    /// Relays before that of the network.
+    pub relays: Vec<String>,
     /// Memory of all fetches together.
     pub memory: u64,
 }
@@ -46,6 +48,7 @@ impl Default for How {
             collections: "",
             skip_dids: HashSet::new(),
             export_above: None,
+            relays: Vec::new(),
             memory: MEMORY,
         }
     }
@@ -85,7 +88,7 @@ impl Worker {
                 signatures: true,
                 on_deleted: AccountAction::Purge,
                 on_takedown: AccountAction::Hide,
-                relays: vec![network.relay_url().to_owned()],
+                relays: [&how.relays[..], &[network.relay_url().to_owned()]].concat(),
                 max_jobs: 2,
                 per_host: 8,
                 rate: 1_000.0,

@@ -64,6 +64,16 @@ pub enum Source {
 }
 
 impl Source {
+    /// `host[:port]` of the relay that lists it.
+    pub(super) fn relay_host(&self) -> Option<&str> {
+        let (Self::Relay { relay } | Self::ByCollection { relay, .. } | Self::Hosts { relay }) =
+            self
+        else {
+            return None;
+        };
+        relay.split("://").last()
+    }
+
     /// What tells the same where a server does not know the method.
     pub(super) fn fallback(&self) -> Option<Self> {
         match self {

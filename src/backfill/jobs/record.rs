@@ -276,6 +276,14 @@ impl JobBody {
         true
     }
 
+    /// The host of a source's relay, if other relays list as well and are not all left out, or did so before a retry.
+    pub fn relay_beside_others(&self, source: usize) -> Option<String> {
+        let host = self.sources.get(source)?.relay_host()?;
+        let mut hosts = self.sources.iter().filter_map(Source::relay_host);
+        let lists = |other: &str| other != host && !self.lost_hosts.reasons.contains_key(other);
+        (self.retrying || hosts.any(lists)).then(|| host.to_owned())
+    }
+
     /// Notes a host that does not list its repositories.
     pub fn lose_host(&mut self, host: &str, error: &impl ToString) {
         // Escapes would make it longer where it is stored.
@@ -287,18 +295,17 @@ impl JobBody {
     /// Where the hosts that were left out are asked again.
     pub fn take_lost_hosts(&mut self) -> Vec<Source> {
         let lost = std::mem::take(&mut self.lost_hosts);
-        let relays = self
-            .sources
-            .iter()
-            .filter(|source| matches!(source, Source::Hosts { .. }));
-        match lost.others {
-            0 => lost
-                .reasons
-                .into_keys()
-                .map(|host| Source::Host { host })
-                .collect(),
-            _ => relays.cloned().collect(),
+        let relays = self.sources.iter();
+        if lost.others > 0 {
+            let by_host = relays.filter(|source| matches!(source, Source::Hosts { .. }));
+            return by_host.cloned().collect();
         }
+        let again = |host: String| {
+            let mut relays = relays.clone();
+            let relay = relays.find(|source| source.relay_host() == Some(&host));
+            relay.cloned().unwrap_or(Source::Host { host })
+        };
+        lost.reasons.into_keys().map(again).collect()
     }
 }
 

@@ -71,11 +71,10 @@ impl Run {
 
     /// Another way to the same repositories, if there is one.
     fn fall_back(&mut self, error: &DiscoverError) -> Option<String> {
-        let at = self.next.take()?;
+        let at = self.next.clone()?;
         let Some(next) = self.job.body.fall_back(at.source) else {
-            return Some(format!(
-                "the relay lists neither repositories nor hosts: {error}"
-            ));
+            let lists = "the relay lists neither repositories nor hosts";
+            return self.leave_out_relay(&format!("{lists}: {error}"));
         };
         let source = self.job.body.sources.get(next.source);
         tracing::warn!(job = self.job.id, %error, ?source, "a relay does not list what is asked for");
@@ -86,12 +85,30 @@ impl Run {
         None
     }
 
+    /// Goes on without a relay, if another one was listed or is still to be; else gives why the job can't go on.
+    fn leave_out_relay(&mut self, why: &str) -> Option<String> {
+        let body = &mut self.job.body;
+        let at = self.next.as_ref().map_or(0, |at| at.source);
+        let Some(host) = body.relay_beside_others(at) else {
+            return Some(why.to_owned());
+        };
+        tracing::warn!(
+            job = self.job.id,
+            host,
+            why,
+            "a relay is left out of a backfill"
+        );
+        body.lose_host(&host, &why);
+        self.found(FoundPage::default());
+        None
+    }
+
     /// A listing that failed is asked for again, but not for ever.
     fn ask_again(&mut self, error: &DiscoverError) -> Option<String> {
         self.listing_failures += 1;
         tracing::warn!(job = self.job.id, %error, attempt = self.listing_failures, "a listing of repositories failed");
         if self.listing_failures >= LISTING_ATTEMPTS {
-            return Some(error.to_string());
+            return self.leave_out_relay(&error.to_string());
         }
         let wait = self.tools.options.retry_wait * 2u32.saturating_pow(self.listing_failures - 1);
         if let Some(at) = self.next.clone() {
