@@ -166,3 +166,48 @@ fn links_between_documents_lead_somewhere() {
         }
     }
 }
+
+/// Of headings as GitHub names them.
+fn anchor(heading: &str) -> String {
+    let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+    let text: String = heading.trim().to_lowercase().chars().filter(kept).collect();
+    text.replace(' ', "-")
+}
+
+#[test]
+fn links_to_headings_and_names_of_source_files_are_right() {
+    let documents = with_extension(&["md"]);
+    let mut wrong = Vec::new();
+    for (name, text) in &documents {
+        for link in text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
+            let Some((file, heading)) = link.split_once('#').filter(|_| !link.contains("://"))
+            else {
+                continue;
+            };
+            let to = match file {
+                "" => name.clone(),
+                file => name.parent().unwrap().join(file),
+            };
+            let of = documents.iter().find(|(other, _)| *other == to);
+            let mut headings = of.iter().flat_map(|(_, text)| text.lines());
+            if !headings.any(|line| {
+                line.starts_with('#') && anchor(line.trim_start_matches('#')) == heading
+            }) {
+                wrong.push(format!("{}: {link}", name.display()));
+            }
+        }
+        for path in text
+            .split('`')
+            .filter(|text| text.starts_with("src/") && !text.contains(char::is_whitespace))
+        {
+            if !root().join(path).exists() {
+                wrong.push(format!("{}: {path}", name.display()));
+            }
+        }
+    }
+    none("these lead nowhere", &wrong);
+}
