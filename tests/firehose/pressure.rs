@@ -23,20 +23,23 @@ const SMALL: [&str; 3] = [
     "pipeline.in_flight_bytes=1MiB",
 ];
 
-/// The store in memory behind a gate.
+/// The store in memory behind gates.
 pub struct Gated {
     inner: MemoryStore,
-    open: watch::Sender<bool>,
+    pub open: watch::Sender<bool>,
+    /// The gate of facts.
+    pub open_facts: watch::Sender<bool>,
     applied: AtomicU64,
     fail_at: AtomicU64,
     fail_facts: AtomicBool,
 }
 
 impl Gated {
-    fn new(open: bool) -> Arc<Self> {
+    pub fn new(open: bool) -> Arc<Self> {
         Arc::new(Self {
             inner: MemoryStore::new(),
             open: watch::Sender::new(open),
+            open_facts: watch::Sender::new(true),
             applied: AtomicU64::new(0),
             fail_at: AtomicU64::new(u64::MAX),
             fail_facts: AtomicBool::new(false),
@@ -104,6 +107,7 @@ impl Store for Gated {
     }
 
     async fn put_facts(&self, facts: &[Fact]) -> Result<(), StoreError> {
+        let _ = self.open_facts.subscribe().wait_for(|open| *open).await;
         if self.fail_facts.load(Ordering::SeqCst) {
             return Err(failure());
         }
