@@ -12,7 +12,7 @@ use penstock::store::{
     RecordsQuery, Removal, Repair, Repo, SnapshotDone, Store, StoreError, WriteBatch,
 };
 use penstock_loadtest::{RelayOptions, RelayServer, World, WorldSpec};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::worker::{Stopped, Worker};
 
@@ -29,6 +29,9 @@ pub struct Gated {
     pub open: watch::Sender<bool>,
     /// The gate of facts.
     pub open_facts: watch::Sender<bool>,
+    /// The next batch waits until it is released, and others pass it.
+    pub one_hangs: AtomicBool,
+    pub released: Notify,
     applied: AtomicU64,
     fail_at: AtomicU64,
     fail_facts: AtomicBool,
@@ -40,6 +43,8 @@ impl Gated {
             inner: MemoryStore::new(),
             open: watch::Sender::new(open),
             open_facts: watch::Sender::new(true),
+            one_hangs: AtomicBool::new(false),
+            released: Notify::new(),
             applied: AtomicU64::new(0),
             fail_at: AtomicU64::new(u64::MAX),
             fail_facts: AtomicBool::new(false),
@@ -62,6 +67,9 @@ fn fails_on_purpose(ended: Result<(), DaemonError>) {
 impl Store for Gated {
     async fn apply(&self, batch: WriteBatch) -> Result<WriteBatch, StoreError> {
         let _ = self.open.subscribe().wait_for(|open| *open).await;
+        if self.one_hangs.swap(false, Ordering::SeqCst) {
+            self.released.notified().await;
+        }
         if self.applied.fetch_add(1, Ordering::SeqCst) >= self.fail_at.load(Ordering::SeqCst) {
             return Err(failure());
         }

@@ -1,6 +1,7 @@
 //! What the service manager hears of the pipeline: signs of life while it works, and none while it hangs.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use penstock::clock::ManualClock;
@@ -75,10 +76,38 @@ fn world(seed: u64) -> World {
     })
 }
 
+/// What never ends.
+#[derive(Debug, Clone, Copy)]
+enum Hang {
+    /// The writes of the lanes.
+    Writes,
+    /// One of them, while others go on.
+    OneWrite,
+    /// Those of the ledger.
+    Facts,
+}
+
+impl Hang {
+    fn begin(self, store: &Gated) {
+        match self {
+            Self::Writes => drop(store.open.send_replace(false)),
+            Self::OneWrite => store.one_hangs.store(true, Ordering::SeqCst),
+            Self::Facts => drop(store.open_facts.send_replace(false)),
+        }
+    }
+
+    fn end(self, store: &Gated) {
+        match self {
+            Self::Writes => drop(store.open.send_replace(true)),
+            Self::OneWrite => store.released.notify_one(),
+            Self::Facts => drop(store.open_facts.send_replace(true)),
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pipeline_that_hangs_gives_no_sign_of_life() {
-    // What never ends: the writes of the lanes; those of the ledger.
-    for (writes, facts) in [(true, false), (false, true)] {
+    for hang in [Hang::Writes, Hang::OneWrite, Hang::Facts] {
         let world = world(90);
         let options = RelayOptions {
             pace: Pace::Manual,
@@ -93,19 +122,22 @@ async fn a_pipeline_that_hangs_gives_no_sign_of_life() {
         worker.until_seq(relay.head()).await;
         manager.until("live", |look| look.is_alive).await;
 
-        store.open.send_replace(!writes);
-        store.open_facts.send_replace(!facts);
-        relay.publish(1_000);
-        manager.until("it hangs", |look| !look.is_alive).await;
+        hang.begin(&store);
+        manager
+            .until("it hangs", |look| {
+                relay.publish(20);
+                !look.is_alive
+            })
+            .await;
         // Longer than the manager has patience, and although all else is well.
         for _ in 0..8 {
+            relay.publish(20);
             let look = manager.next().await;
-            assert!(!look.is_alive, "writes {writes}, facts {facts}");
+            assert!(!look.is_alive, "{hang:?}");
             assert!(look.status.starts_with("live"), "{}", look.status);
         }
 
-        store.open.send_replace(true);
-        store.open_facts.send_replace(true);
+        hang.end(&store);
         manager.until("it works again", |look| look.is_alive).await;
         relay.publish_all();
         worker.until_seq(relay.head()).await;
@@ -119,8 +151,8 @@ async fn a_pause_is_a_reason_to_wait() {
     let relay = RelayServer::start(&world, RelayOptions::default()).unwrap();
     let clock = Arc::new(ManualClock::at(now_micros() - 7_200_000_000));
     let (mut manager, service) = Manager::new();
-    // Batches that stay open: there is something to do that is not done.
-    let set = ["pipeline.batch_age=10s", "pipeline.batch_ops=65536"];
+    // With a store that hangs there is something to do that is not done.
+    let set = ["shutdown.timeout=100ms"];
     let worker = Stopped::over(Gated::new(false)).managed_by(service);
     let worker = worker.with_clock(clock.clone());
     let worker = worker.start(&relay, &set).await;
