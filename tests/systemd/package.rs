@@ -107,7 +107,12 @@ fn conffiles_and_scripts(deb: &Path) {
         assert!(control.contains(depends), "{control}");
     }
     let postinst = info("postinst");
-    let order = ["systemd-sysusers", "systemd-tmpfiles", "admin_token"];
+    let order = [
+        "systemd-sysusers",
+        "systemd-tmpfiles",
+        "admin_token",
+        "try-restart",
+    ];
     let places = order.map(|step| postinst.find(step));
     assert!(places.iter().all(Option::is_some), "{postinst}");
     assert!(places.is_sorted(), "{postinst}");
