@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use penstock::clock::SystemClock;
 use penstock::config::{Config, Sources};
 use penstock::daemon;
+use penstock::service::Service;
 use penstock::store::Store;
 use penstock::store::memory::MemoryStore;
 use penstock_loadtest::{Prepared, RelayOptions, RelayServer};
@@ -54,7 +55,7 @@ async fn pass_over(relay: &RelayServer) -> Duration {
     let began = Instant::now();
     let running = tokio::spawn({
         let (store, stop) = (store.clone(), stop.clone());
-        async move { daemon::run(&config, store, Arc::new(SystemClock), stop).await }
+        async move { daemon::run(&config, store, Arc::new(SystemClock), Service::none(), stop).await }
     });
     let mut look = tokio::time::interval(Duration::from_millis(100));
     loop {

@@ -35,6 +35,7 @@ pub mod identity;
 pub mod ledger;
 pub mod pipeline;
 pub mod relay;
+pub mod service;
 pub mod slot;
 pub mod store;
 pub mod telemetry;

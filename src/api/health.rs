@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::ApiState;
 use super::auth::Access;
 use super::routes::{Answer, Route, Verb, schema};
+use crate::store::Store;
 
 /// How long the store may take to say how it is.
 const STORE_ANSWERS: Duration = Duration::from_secs(5);
@@ -81,7 +82,7 @@ pub(crate) async fn healthz() -> Response {
 /// 200 when the relay is connected and the store answers, else 503 with the reasons.
 pub(crate) async fn readyz(State(state): State<Arc<ApiState>>) -> Response {
     let mut reasons = state.status.not_ready();
-    reasons.extend(store_trouble(&state).await);
+    reasons.extend(store_says(&*state.store).await.unwrap_or_else(Some));
     let ready = reasons.is_empty();
     let status = if ready {
         StatusCode::OK
@@ -97,16 +98,17 @@ pub(crate) async fn readyz(State(state): State<Arc<ApiState>>) -> Response {
     (status, Json(body)).into_response()
 }
 
-async fn store_trouble(state: &ApiState) -> Option<String> {
-    match tokio::time::timeout(STORE_ANSWERS, state.store.health()).await {
-        Ok(Ok(health)) => health.trouble,
+/// What the store says is wrong with it, if anything is. An error: why it says nothing.
+pub(crate) async fn store_says(store: &dyn Store) -> Result<Option<String>, String> {
+    match tokio::time::timeout(STORE_ANSWERS, store.health()).await {
+        Ok(Ok(health)) => Ok(health.trouble),
         Ok(Err(error)) => {
             tracing::error!(%error, "the store did not say how it is");
-            Some("the store does not answer; the log says why".to_owned())
+            Err("the store does not answer; the log says why".to_owned())
         }
         Err(_) => {
             let seconds = STORE_ANSWERS.as_secs();
-            Some(format!("the store does not answer within {seconds} s"))
+            Err(format!("the store does not answer within {seconds} s"))
         }
     }
 }

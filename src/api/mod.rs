@@ -33,6 +33,7 @@ pub use quarantine::{Retry, RetryOutcome, RetryReport, RetryRequest, RetryResult
 pub use server::{UnixSocket, serve_tcp, serve_unix};
 
 pub(crate) use admin::MAX_LIMIT;
+pub(crate) use health::store_says;
 pub(crate) use quarantine::RETRY_IDS;
 
 use std::sync::Arc;

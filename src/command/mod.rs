@@ -10,6 +10,7 @@ mod gaps;
 mod get;
 mod import;
 mod outcome;
+mod pages;
 mod progress;
 mod quarantine;
 mod repos;
@@ -77,6 +78,9 @@ enum Command {
     Quarantine(QuarantineCommand),
     /// Print the CQL of the schema of ScyllaDB or Cassandra, or make it there
     Schema(SchemaArgs),
+    /// Write the manual and the completions of shells into a folder, for packages
+    #[command(hide = true)]
+    Pages(PagesArgs),
 }
 
 /// What `penstock get` is asked for.
@@ -135,6 +139,13 @@ pub struct SchemaArgs {
     /// Make what is not there in the keyspace; what is there is checked and never altered
     #[arg(long)]
     pub apply: bool,
+}
+
+/// What `penstock pages` is asked for.
+#[derive(Debug, Args)]
+pub struct PagesArgs {
+    /// Made if it is not there
+    pub folder: PathBuf,
 }
 
 /// What is done with the quarantine.
@@ -199,6 +210,7 @@ fn dispatch(command: Command, overrides: Overrides) -> Result<Exit, Failure> {
         Command::Gaps(args) => block_on(gaps::run(config, args)),
         Command::Quarantine(command) => block_on(quarantine::run(config, command)),
         Command::Schema(args) => block_on(schema::run(config, args)),
+        Command::Pages(args) => pages::run(with_overrides(Line::command()), &args.folder),
     }
 }
 

@@ -10,6 +10,7 @@ use super::{Exit, Failure, storage};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::daemon::{self, DaemonError};
+use crate::service::Service;
 use crate::store::StoreError;
 use crate::telemetry::VERSION;
 
@@ -23,19 +24,21 @@ pub(super) async fn run(config: Config) -> Result<Exit, Failure> {
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
     );
-    tokio::spawn(heed(terminate, interrupt, stop.clone()));
+    let service = Service::of_process();
+    tokio::spawn(heed(terminate, interrupt, stop.clone(), service.clone()));
     tracing::info!(
         version = VERSION,
         worker = config.worker.id,
         store = storage::name(&config),
         "penstock starts"
     );
+    service.status("opening the store");
     // A worker may wait long for a database, or for the one that makes its tables.
     let store = tokio::select! {
         store = storage::open_for_worker(&config) => store?,
         () = stop.cancelled() => return Ok(Exit::Done),
     };
-    let ended = daemon::run(&config, store.clone(), Arc::new(SystemClock), stop).await;
+    let ended = daemon::run(&config, store.clone(), Arc::new(SystemClock), service, stop).await;
     // Whatever ended it: a lease that is given back lets another one start at once.
     let closed = tokio::time::timeout(CLOSE, store.close()).await;
     ended?;
@@ -47,7 +50,12 @@ pub(super) async fn run(config: Config) -> Result<Exit, Failure> {
 }
 
 /// The first signal asks for an orderly end, the second one gets an immediate one: a restart resumes at the watermark.
-async fn heed(mut terminate: Signal, mut interrupt: Signal, stop: CancellationToken) {
+async fn heed(
+    mut terminate: Signal,
+    mut interrupt: Signal,
+    stop: CancellationToken,
+    service: Service,
+) {
     let mut next = async || {
         tokio::select! {
             _ = terminate.recv() => "SIGTERM",
@@ -59,6 +67,7 @@ async fn heed(mut terminate: Signal, mut interrupt: Signal, stop: CancellationTo
         signal = name,
         "stopping; a second signal ends the process at once"
     );
+    service.stopping();
     stop.cancel();
     let name = next().await;
     tracing::warn!(

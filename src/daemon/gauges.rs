@@ -187,7 +187,7 @@ impl Gauges {
 }
 
 /// Rounded to whole ones.
-fn per_second(count: u64, time: Duration) -> u64 {
+pub(super) fn per_second(count: u64, time: Duration) -> u64 {
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
     count.saturating_mul(1000) / millis
 }

@@ -2,6 +2,7 @@
 //!
 //! Read [`run`] top to bottom: it is the way of a frame, then the way out.
 
+mod announcer;
 mod collections;
 mod gauges;
 mod merging;
@@ -36,10 +37,12 @@ use crate::fetch::SetupError;
 use crate::ledger::Wanted;
 use crate::pipeline::{FaultLimits, Pipeline, PipelineOptions, Stream};
 use crate::relay::{self, RelayError, RelayOptions, Subscription};
+use crate::service::Service;
 use crate::slot::SlotSet;
 use crate::store::indexed::Indexed;
 use crate::store::{Store, StoreError};
 use crate::telemetry;
+use announcer::Announcer;
 use gauges::Gauges;
 use reader::{Reader, ReaderParts};
 use recorder::Recorder;
@@ -102,11 +105,12 @@ impl From<StoreError> for DaemonError {
 }
 
 /// Runs a worker until `stop`, then drains: everything that was read becomes durable, and the facts say so. What takes longer
-/// than `shutdown.timeout` is left: it is read again. The store stays open.
+/// than `shutdown.timeout` is left: it is read again. The store stays open. The service manager hears how it goes.
 pub async fn run(
     config: &Config,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
+    service: Service,
     stop: CancellationToken,
 ) -> Result<(), DaemonError> {
     let rendering = telemetry::metrics::install()?;
@@ -152,6 +156,7 @@ pub async fn run(
     let (live, progress) = Reader::live(parts, &store.facts().await?);
     let (replays, replayed) = watch::channel(index.indexed().now());
     let news = News {
+        status: status.clone(),
         changed,
         counts_anew: tell_anew,
         replayed: replays,
@@ -178,6 +183,15 @@ pub async fn run(
         trusted: false,
     };
     let http = serve(config, state, &serving).await?;
+    let announcer = Announcer {
+        service,
+        store: store.clone(),
+        status: status.clone(),
+        clock: clock.clone(),
+        progress: progress.clone(),
+        recorder: recorder.clone(),
+        work: pipeline.work(),
+    };
     let gauges = Gauges::new(
         store.clone(),
         status,
@@ -196,6 +210,7 @@ pub async fn run(
         unsaved: None,
         saving: tokio::spawn(recorder.clone().run(progress.clone(), serving.clone())),
         showing: tokio::spawn(gauges.run(pipeline.depth(), serving.clone())),
+        announcing: tokio::spawn(announcer.run(stop.clone(), serving.clone())),
         following: tokio::spawn(collections::follow(index, store.clone())),
         http,
         recorder,
@@ -229,6 +244,7 @@ pub async fn run(
 
 /// What the replay tells others, and hears from them.
 struct News {
+    status: Arc<Status>,
     changed: Arc<Notify>,
     counts_anew: watch::Sender<Option<(String, u32)>>,
     replayed: watch::Sender<Arc<CollectionFilter>>,
@@ -262,6 +278,7 @@ fn window(
         faults: pipeline.faults(Stream::Replay).clone(),
         indexed,
         replayed: news.replayed,
+        status: news.status,
         changed: news.changed,
         counts_anew: news.counts_anew,
     };

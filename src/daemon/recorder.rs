@@ -4,6 +4,7 @@
 //! true of what is acknowledged, and written when they are so old. A process that ends in between has claimed less.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metrics::Counter;
@@ -24,6 +25,8 @@ const SHORT_LAG: Duration = Duration::from_secs(1);
 pub(crate) struct Recorder {
     store: Arc<dyn Store>,
     written: Counter,
+    /// Grows as [`Recorder::run`] begins to save and again as it has: odd in between.
+    saves: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -52,6 +55,7 @@ impl Recorder {
         Self {
             store,
             written,
+            saves: AtomicU64::new(0),
             state,
         }
     }
@@ -130,6 +134,12 @@ impl Recorder {
         self.state.lock().await.claimed
     }
 
+    /// The number of the save that is under way, each another one.
+    pub fn under_way(&self) -> Option<u64> {
+        let saves = self.saves.load(Ordering::Relaxed);
+        (!saves.is_multiple_of(2)).then_some(saves)
+    }
+
     /// Every fact.
     pub async fn facts(&self) -> Result<Vec<Fact>, StoreError> {
         self.store.facts().await
@@ -149,7 +159,9 @@ impl Recorder {
                 () = shutdown.cancelled() => return Ok(()),
             }
             let current = progress.borrow().clone();
+            self.saves.fetch_add(1, Ordering::Relaxed);
             self.save(&current).await?;
+            self.saves.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

@@ -28,6 +28,7 @@ pub(super) struct Running {
     pub unsaved: Option<Unsaved>,
     pub saving: JoinHandle<Result<(), StoreError>>,
     pub showing: JoinHandle<()>,
+    pub announcing: JoinHandle<()>,
     /// What is indexed, as operators choose it.
     pub following: JoinHandle<()>,
     pub http: Vec<JoinHandle<()>>,
@@ -66,6 +67,7 @@ impl Running {
     pub fn stop_serving(&self) {
         self.serving.cancel();
         self.showing.abort();
+        self.announcing.abort();
         self.following.abort();
     }
 

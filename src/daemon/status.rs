@@ -63,6 +63,7 @@ struct State {
     relay: Option<String>,
     trouble: Option<String>,
     pause: Option<Pause>,
+    replayed: Option<f64>,
 }
 
 impl Status {
@@ -83,6 +84,21 @@ impl Status {
     /// Ingestion pauses, or goes on.
     pub fn pause(&self, pause: Option<Pause>) {
         self.lock().pause = pause;
+    }
+
+    /// Whether ingestion pauses.
+    pub fn is_paused(&self) -> bool {
+        self.lock().pause.is_some()
+    }
+
+    /// What part of the window that was missing was replayed (0 to 1).
+    pub fn replayed(&self, share: f64) {
+        self.lock().replayed = Some(share);
+    }
+
+    /// What part of the window that was missing was replayed (0 to 1); `None` where that is another worker's matter.
+    pub fn replay(&self) -> Option<f64> {
+        self.lock().replayed
     }
 
     /// A frame of this time (microseconds) came.

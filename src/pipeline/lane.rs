@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     pub in_flight: Arc<Semaphore>,
     pub in_flight_bytes: u32,
     pub epochs: Arc<Epochs>,
+    pub done: Arc<AtomicU64>,
     pub runtime: Handle,
     pub metrics: Arc<StoreMetrics>,
 }
@@ -205,7 +207,10 @@ impl Lane {
         let mut open = 2;
         while open > 0 {
             match self.next(&mut live, &mut replay) {
-                Next::Chunk(chunk) => self.take(chunk),
+                Next::Chunk(chunk) => {
+                    self.take(chunk);
+                    self.shared.done.fetch_add(1, Ordering::Relaxed);
+                }
                 Next::TimeOut => {}
                 Next::Closed => open -= 1,
             }
@@ -384,6 +389,7 @@ impl Lane {
             store: self.shared.store.clone(),
             metrics: self.shared.metrics.clone(),
             failed: self.shared.failed.clone(),
+            done: self.shared.done.clone(),
             spares: self.spares.clone(),
             tickets,
             permit,
@@ -400,6 +406,7 @@ struct Delivery {
     store: Arc<dyn Store>,
     metrics: Arc<StoreMetrics>,
     failed: Arc<watch::Sender<Option<Arc<StoreError>>>>,
+    done: Arc<AtomicU64>,
     spares: Sender<WriteBatch>,
     tickets: Vec<Arc<Ticket>>,
     permit: OwnedSemaphorePermit,
@@ -414,6 +421,7 @@ impl Delivery {
             Ok(empty) => {
                 self.metrics.stored(rows, began.elapsed());
                 self.tickets.iter().for_each(|ticket| ticket.done());
+                self.done.fetch_add(1, Ordering::Relaxed);
                 let _ = self.spares.try_send(empty);
             }
             Err(error) => {

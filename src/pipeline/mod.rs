@@ -91,6 +91,7 @@ pub struct Pipeline {
     in_flight: Arc<Semaphore>,
     in_flight_bytes: u32,
     epochs: Arc<Epochs>,
+    done: Arc<AtomicU64>,
     changed_identities: Option<mpsc::Sender<String>>,
     faults: [Arc<Faults>; 2],
     failure: watch::Receiver<Option<Arc<StoreError>>>,
@@ -129,6 +130,25 @@ impl Depth {
     }
 }
 
+/// Tells whether the lanes and the store get anything done.
+pub struct Work {
+    depth: Depth,
+    in_flight: Arc<Semaphore>,
+    in_flight_bytes: u32,
+    done: Arc<AtomicU64>,
+}
+
+impl Work {
+    /// How many chunks were taken in and batches stored so far, while anything waits for the lanes or for the store.
+    pub fn at(&self) -> Option<u64> {
+        // Before it is looked at what waits: what is done in between does not hide.
+        let done = self.done.load(Ordering::Relaxed);
+        let (frames, _) = self.depth.queued();
+        let stored = self.in_flight.available_permits() == self.in_flight_bytes as usize;
+        (frames > 0 || !stored).then_some(done)
+    }
+}
+
 impl Pipeline {
     /// Starts the lanes; failing frames of a stream are judged by themselves, with the same limits for both. Must be called
     /// inside a tokio runtime, which carries the writes.
@@ -145,6 +165,7 @@ impl Pipeline {
             .max(1);
         let in_flight = Arc::new(Semaphore::new(in_flight_bytes as usize));
         let epochs = Arc::new(Epochs::default());
+        let done = Arc::new(AtomicU64::new(0));
         let shared = lane::Shared {
             store,
             clock,
@@ -153,6 +174,7 @@ impl Pipeline {
             in_flight: in_flight.clone(),
             in_flight_bytes,
             epochs: epochs.clone(),
+            done: done.clone(),
             runtime: tokio::runtime::Handle::current(),
             metrics: Arc::new(metrics::StoreMetrics::new()),
         };
@@ -169,6 +191,7 @@ impl Pipeline {
             in_flight,
             in_flight_bytes,
             epochs,
+            done,
             changed_identities: options.changed_identities.clone(),
             faults,
             failure,
@@ -195,6 +218,16 @@ impl Pipeline {
     /// Tells how much waits before the lanes.
     pub fn depth(&self) -> Depth {
         Depth(self.lanes.iter().map(lane::Entry::depth).collect())
+    }
+
+    /// Tells whether the lanes and the store get anything done.
+    pub fn work(&self) -> Work {
+        Work {
+            depth: self.depth(),
+            in_flight: self.in_flight.clone(),
+            in_flight_bytes: self.in_flight_bytes,
+            done: self.done.clone(),
+        }
     }
 
     /// Lets the lanes finish what they have and waits until all of it is durable. All routers must be gone.

@@ -172,6 +172,11 @@ impl Progress {
         self.lock().outstanding.is_empty()
     }
 
+    /// The number of the oldest chunk that is not durable; each new chunk has a higher one.
+    pub fn oldest(&self) -> Option<u64> {
+        self.lock().outstanding.keys().next().copied()
+    }
+
     /// The facts that grew since they were last [saved](Progress::saved). A span has none before all of the spans before it
     /// is durable: a restart resumes at the newest fact, and would not come back for what an earlier span lacks.
     pub fn facts(&self) -> Vec<Fact> {
@@ -311,11 +316,14 @@ mod tests {
         let second = progress.open_chunk(at(12));
         progress.routed(at(20));
         assert_eq!(progress.watermark(), Some(at(10)));
+        assert_eq!(progress.oldest(), Some(0));
         second.done();
         assert_eq!(progress.watermark(), Some(at(10)));
+        assert_eq!(progress.oldest(), Some(0));
         assert!(progress.facts().is_empty());
         first.done();
         assert_eq!(progress.watermark(), Some(at(20)));
+        assert_eq!(progress.oldest(), None);
         let facts = progress.facts();
         assert_eq!((facts[0].from_seq, facts[0].to_seq), (10, 20));
         assert_eq!((facts[0].from_time, facts[0].to_time), (10_000, 20_000));

@@ -8,6 +8,7 @@ use penstock::clock::SystemClock;
 use penstock::config::{CollectionFilter, Config, Sources};
 use penstock::daemon::{self, DaemonError};
 use penstock::decode::Tid;
+use penstock::service::Service;
 use penstock::store::{FactKind, RecordsQuery, Store};
 use penstock_loadtest::network::{Expected, Network, Options};
 use serde_json::{Value, json};
@@ -85,8 +86,9 @@ impl Site {
             .enable_all()
             .build()
             .unwrap();
-        self.running = runtime
-            .spawn(async move { daemon::run(&config, store, Arc::new(SystemClock), stop).await });
+        self.running = runtime.spawn(async move {
+            daemon::run(&config, store, Arc::new(SystemClock), Service::none(), stop).await
+        });
         self.runtime = Some(runtime);
         self.until("the daemon is ready", async |site| {
             site.try_call("GET", "/readyz", None)

@@ -7,6 +7,7 @@ mod clock;
 mod fallback;
 mod numbers;
 mod pressure;
+mod service;
 mod stores;
 mod stream;
 mod worker;

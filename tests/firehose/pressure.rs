@@ -12,7 +12,7 @@ use penstock::store::{
     RecordsQuery, Removal, Repair, Repo, SnapshotDone, Store, StoreError, WriteBatch,
 };
 use penstock_loadtest::{RelayOptions, RelayServer, World, WorldSpec};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::worker::{Stopped, Worker};
 
@@ -23,20 +23,28 @@ const SMALL: [&str; 3] = [
     "pipeline.in_flight_bytes=1MiB",
 ];
 
-/// The store in memory behind a gate.
+/// The store in memory behind gates.
 pub struct Gated {
     inner: MemoryStore,
-    open: watch::Sender<bool>,
+    pub open: watch::Sender<bool>,
+    /// The gate of facts.
+    pub open_facts: watch::Sender<bool>,
+    /// The next batch waits until it is released, and others pass it.
+    pub one_hangs: AtomicBool,
+    pub released: Notify,
     applied: AtomicU64,
     fail_at: AtomicU64,
     fail_facts: AtomicBool,
 }
 
 impl Gated {
-    fn new(open: bool) -> Arc<Self> {
+    pub fn new(open: bool) -> Arc<Self> {
         Arc::new(Self {
             inner: MemoryStore::new(),
             open: watch::Sender::new(open),
+            open_facts: watch::Sender::new(true),
+            one_hangs: AtomicBool::new(false),
+            released: Notify::new(),
             applied: AtomicU64::new(0),
             fail_at: AtomicU64::new(u64::MAX),
             fail_facts: AtomicBool::new(false),
@@ -59,6 +67,9 @@ fn fails_on_purpose(ended: Result<(), DaemonError>) {
 impl Store for Gated {
     async fn apply(&self, batch: WriteBatch) -> Result<WriteBatch, StoreError> {
         let _ = self.open.subscribe().wait_for(|open| *open).await;
+        if self.one_hangs.swap(false, Ordering::SeqCst) {
+            self.released.notified().await;
+        }
         if self.applied.fetch_add(1, Ordering::SeqCst) >= self.fail_at.load(Ordering::SeqCst) {
             return Err(failure());
         }
@@ -104,6 +115,7 @@ impl Store for Gated {
     }
 
     async fn put_facts(&self, facts: &[Fact]) -> Result<(), StoreError> {
+        let _ = self.open_facts.subscribe().wait_for(|open| *open).await;
         if self.fail_facts.load(Ordering::SeqCst) {
             return Err(failure());
         }

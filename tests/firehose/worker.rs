@@ -9,6 +9,7 @@ use penstock::clock::{Clock, SystemClock};
 use penstock::config::{CollectionFilter, Config, Sources};
 use penstock::daemon::{self, DaemonError};
 use penstock::ledger::{self, Wanted, held};
+use penstock::service::Service;
 use penstock::slot::SlotSet;
 use penstock::store::{Fact, RecordsQuery, Store};
 use penstock_loadtest::{Oracle, RelayServer, now_micros};
@@ -28,6 +29,7 @@ pub struct Worker {
     home: Home,
     dir: Arc<tempfile::TempDir>,
     clock: Arc<dyn Clock>,
+    service: Service,
     id: u16,
     stop: CancellationToken,
     running: JoinHandle<Result<(), DaemonError>>,
@@ -39,6 +41,7 @@ pub struct Stopped {
     home: Home,
     dir: Arc<tempfile::TempDir>,
     clock: Arc<dyn Clock>,
+    service: Service,
 }
 
 impl Worker {
@@ -60,6 +63,7 @@ impl Worker {
             home: self.home.clone(),
             dir: self.dir.clone(),
             clock: self.clock.clone(),
+            service: self.service.clone(),
         };
         stopped.start_as(relay, &[], id, count).await
     }
@@ -170,6 +174,7 @@ impl Worker {
             home: self.home,
             dir: self.dir,
             clock: self.clock,
+            service: self.service,
         };
         (ended.expect("the worker ends").unwrap(), stopped)
     }
@@ -192,12 +197,18 @@ impl Stopped {
             home: Arc::new(()),
             dir: Arc::new(tempfile::tempdir().unwrap()),
             clock: Arc::new(SystemClock),
+            service: Service::none(),
         }
     }
 
     /// The same with another clock.
     pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
         Self { clock, ..self }
+    }
+
+    /// The same managed as a service.
+    pub fn managed_by(self, service: Service) -> Self {
+        Self { service, ..self }
     }
 
     /// Starts again over the same store.
@@ -219,7 +230,8 @@ impl Stopped {
         let running = tokio::spawn({
             let config = config.clone();
             let (store, stop, clock) = (store.clone(), stop.clone(), self.clock.clone());
-            async move { daemon::run(&config, store, clock, stop).await }
+            let service = self.service.clone();
+            async move { daemon::run(&config, store, clock, service, stop).await }
         });
         Worker {
             store,
@@ -227,6 +239,7 @@ impl Stopped {
             home: self.home.clone(),
             dir: self.dir.clone(),
             clock: self.clock.clone(),
+            service: self.service.clone(),
             id,
             stop,
             running,

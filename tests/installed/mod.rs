@@ -29,6 +29,7 @@ pub fn number(name: &str, default: u64) -> u64 {
 
 /// Data and settings of one Penstock.
 pub struct Installation {
+    binary: PathBuf,
     home: TempDir,
     data: PathBuf,
     backend: Arc<dyn Backend>,
@@ -60,6 +61,7 @@ impl Installation {
         File::create(home.path().join("penstock.toml")).expect("an empty configuration file");
         let data = home.path().join("data");
         let mut installation = Self {
+            binary: env!("CARGO_BIN_EXE_penstock").into(),
             home,
             data,
             backend: backend.clone(),
@@ -77,6 +79,12 @@ impl Installation {
             .with("RUST_LOG", "info")
             .with("PENSTOCK_RELAY__BACKOFF_MIN", "1ms")
             .with("PENSTOCK_RELAY__BACKOFF_MAX", "50ms")
+    }
+
+    /// Of this binary, not of the one that is tested.
+    pub fn of(mut self, binary: &Path) -> Self {
+        binary.clone_into(&mut self.binary);
+        self
     }
 
     /// With its data elsewhere.
@@ -125,7 +133,7 @@ impl Installation {
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_penstock"));
+        let mut command = Command::new(&self.binary);
         let kept = ["PATH", "HOME", "TMPDIR"];
         command.args(args).current_dir(self.home.path()).env_clear();
         command.envs(

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::merging::merge_ended;
 use super::recorder::Recorder;
+use super::status::Status;
 use crate::backfill::look::{Place, Verdict, look};
 use crate::backfill::plan::{self, Task};
 use crate::clock::Clock;
@@ -49,6 +50,8 @@ pub(super) struct WindowParts {
     /// Is told what passes store from now on, when nothing that one routed is on its way.
     pub replayed: watch::Sender<Arc<CollectionFilter>>,
     pub faults: Arc<Faults>,
+    /// Is told how far the replay is.
+    pub status: Arc<Status>,
     /// Is told when the live stream began a new span: there may be a gap before it.
     pub changed: Arc<Notify>,
     /// Tells the live stream that a relay's numbers are no longer those of a generation.
@@ -71,11 +74,12 @@ pub(super) struct Window {
 
 impl Window {
     pub fn new(parts: WindowParts) -> Self {
+        let shown = Shown::new(parts.status.clone());
         Self {
             parts,
             attempts: Attempts::default(),
             away: Away::default(),
-            shown: Shown::default(),
+            shown,
         }
     }
 

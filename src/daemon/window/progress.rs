@@ -1,10 +1,12 @@
 //! How far the replay is, for people and for metrics.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
 use tokio::time::Instant;
 
+use super::super::status::Status;
 use crate::backfill::plan::Task;
 use crate::decode::time::format_datetime;
 use crate::ledger::{Gap, Resume, missing_micros};
@@ -26,14 +28,22 @@ struct Running {
 }
 
 /// Shows how far the replay is.
-#[derive(Default)]
 pub(super) struct Shown {
+    status: Arc<Status>,
     /// What was missing when most was, and what is missing without the pass that runs (microseconds).
     wanted: (u64, u64),
     running: Option<Running>,
 }
 
 impl Shown {
+    pub fn new(status: Arc<Status>) -> Self {
+        Self {
+            status,
+            wanted: (0, 0),
+            running: None,
+        }
+    }
+
     /// The ledger was read.
     pub fn missing(&mut self, gaps: &[Gap]) {
         self.left(missing_micros(gaps.iter().filter(|gap| gap.lost.is_none())));
@@ -119,7 +129,9 @@ impl Shown {
             0 => 1.0,
             all => 1.0 - seconds(left.saturating_sub(done)) / seconds(all).max(1e-6),
         };
-        names::WINDOW_PROGRESS.with([]).set(ratio.clamp(0.0, 1.0));
+        let ratio = ratio.clamp(0.0, 1.0);
+        names::WINDOW_PROGRESS.with([]).set(ratio);
+        self.status.replayed(ratio);
     }
 }
 
