@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing_subscriber::filter::dynamic_filter_fn;
+use tracing_subscriber::layer::{Context, Filter};
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
@@ -47,17 +48,10 @@ pub fn start_logs(level: &str, format: LogFormat) -> Result<Logs, LogError> {
         .with_ansi(false)
         .json()
         .flatten_event(true);
-    // Both see every span, so that each can name those that were open when the format changed.
-    let writes = |wanted: bool| {
-        let json = json.clone();
-        dynamic_filter_fn(move |metadata, _| {
-            metadata.is_span() || json.load(Ordering::Relaxed) == wanted
-        })
-    };
     let started = tracing_subscriber::registry()
         .with(filter)
-        .with(for_people.with_filter(writes(false)))
-        .with(for_collectors.with_filter(writes(true)))
+        .with(for_people.with_filter(while_json_is(false, &json)))
+        .with(for_collectors.with_filter(while_json_is(true, &json)))
         .try_init();
     started.map_err(|_| LogError::Started)?;
     let filter = handle;
@@ -71,6 +65,14 @@ impl Logs {
         self.json.store(is_json(format), Ordering::Relaxed);
         Ok(())
     }
+}
+
+/// Every span, so that each layer can name those that were open when the format changed; events only while it is this layer's.
+fn while_json_is<S>(wanted: bool, json: &Arc<AtomicBool>) -> impl Filter<S> + use<S> {
+    let json = json.clone();
+    dynamic_filter_fn(move |metadata, _: &Context<'_, S>| {
+        metadata.is_span() || json.load(Ordering::Relaxed) == wanted
+    })
 }
 
 fn is_json(format: LogFormat) -> bool {

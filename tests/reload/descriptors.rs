@@ -44,7 +44,7 @@ const FEWER: &str = "fewer file descriptors than may be needed";
 #[tokio::test]
 #[cfg(target_os = "linux")]
 async fn the_limit_is_raised_to_the_highest() {
-    let (words, limits) = limits("ulimit -Hn 5000; ulimit -Sn 200").await;
+    let (words, limits) = limits("ulimit -Sn 200; ulimit -Hn 5000").await;
     assert_eq!(limits, "5000 5000");
     assert!(words.contains("\"before\":200,\"allowed\":5000"), "{words}");
     assert!(!words.contains(FEWER), "{words}");
@@ -53,7 +53,7 @@ async fn the_limit_is_raised_to_the_highest() {
 #[tokio::test]
 #[cfg(target_os = "linux")]
 async fn too_few_are_told() {
-    let (words, limits) = limits("ulimit -Hn 500; ulimit -Sn 500").await;
+    let (words, limits) = limits("ulimit -Sn 500; ulimit -Hn 500").await;
     assert_eq!(limits, "500 500");
     assert!(words.contains(FEWER), "{words}");
     assert!(words.contains("\"allowed\":500,\"needed\":3904"), "{words}");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use penstock::config::CollectionFilter;
 use penstock::decode::Tid;
-use penstock::store::{Fact, FactKind, Store};
+use penstock::store::{Fact, FactKind};
 use penstock_loadtest::network::{Expected, Network, Options};
 use rustix::process::Signal;
 use serde_json::Value;
