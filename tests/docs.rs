@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use penstock::config::{Key, SECTIONS};
+use penstock::config::{Key, REREAD, SECTIONS};
 use penstock::telemetry::metrics::{Kind, METRICS, Metric};
 
 fn assert_kept(name: &str, made: &str) {
@@ -133,6 +133,27 @@ nothing is started. A key that is not known is a mistake too.
 
 Sizes and times carry units: `256MiB`, `500ms`, `10m`. Lists are TOML arrays, or text with commas.
 
+## Reading it again
+
+```sh
+kill -HUP PID
+```
+
+A daemon that gets SIGHUP reads all of it again, from the same file, variables and flags. The variables and flags are those that it was
+started with, so what one of them sets changes only by a restart. With a mistake anywhere nothing changes, and the log has an
+error for each mistake. Else:
+
+- Keys of which the list below says that SIGHUP takes a change up hold from then on, all of them or, where the store does not answer, none; the log has
+  a line for each, with the value before and the value now. Limits hold for what is at work too: a host's requests that are on their way
+  are not broken off, and a job that is over its share ends by itself.
+- A change of any other key is refused: a warning names the key, the value in effect and the one that was read. It needs a restart.
+  That goes for what a file holds that a key names (tokens, `backfill.skip_dids`), too.
+- `collections` is followed as by a restart. A worker writes what it stored of which collections into the ledger. What the list has more
+  is fetched by a job of worker 0, which starts once all workers take it in: with several workers, send the signal to each. What the
+  list has less is stored no more; what is held of it stays.
+
+`penstock config` shows what a restart would use, not what a running daemon has. Try it: `cargo test --test reload`.
+
 This list is made from the code: `PENSTOCK_BLESS=1 cargo test --test docs`.
 ";
 
@@ -162,7 +183,10 @@ fn configuration() -> String {
                 .alias
                 .map(|alias| format!("`{alias}`"))
                 .unwrap_or_default();
-            let meaning = joined(key.doc);
+            let mut meaning = joined(key.doc);
+            if key.reread {
+                let _ = write!(meaning, " {REREAD}");
+            }
             let default = default_of(key);
             let _ = writeln!(
                 text,

@@ -5,6 +5,7 @@
 //! time is served. All of that is decided here and done by the daemon.
 
 pub mod jobs;
+pub mod limits;
 pub mod look;
 pub mod plan;
 pub mod seek;

@@ -5,6 +5,7 @@
 
 mod backfill;
 mod config;
+mod descriptors;
 mod dump;
 mod gaps;
 mod get;
@@ -13,6 +14,7 @@ mod outcome;
 mod pages;
 mod progress;
 mod quarantine;
+mod reload;
 mod repos;
 mod run;
 mod schema;
@@ -30,7 +32,7 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{Config, Loaded, Origin, Sources};
-use crate::telemetry::{self, VERSION};
+use crate::telemetry::{self, Logs, VERSION};
 
 /// Keeps a store equal to what the AT Protocol network has published.
 #[derive(Debug, Parser)]
@@ -195,12 +197,13 @@ pub fn main() -> Exit {
 }
 
 fn dispatch(command: Command, overrides: Overrides) -> Result<Exit, Failure> {
-    let loaded = Config::load(&Sources::of_process(overrides.config, overrides.set))?;
-    start_logs(&loaded, matches!(command, Command::Run))?;
-    let config = loaded.config;
+    let sources = Sources::of_process(overrides.config, overrides.set);
+    let loaded = Config::load(&sources)?;
+    let logs = start_logs(&loaded, matches!(command, Command::Run))?;
+    let config = loaded.config.clone();
     match command {
         Command::Config => config::run(&loaded.settings),
-        Command::Run => block_on(run::run(config)),
+        Command::Run => block_on(run::run(loaded, sources, logs)),
         Command::Get(args) => block_on(get::run(config, args)),
         Command::Dump(args) if args.full => block_on(dump::run_full(config)),
         Command::Dump(args) => block_on(dump::run(config, args)),
@@ -246,7 +249,7 @@ fn gather_overrides(matches: &ArgMatches, into: &mut Overrides) -> Result<(), St
 }
 
 /// Only the daemon tells what it does; other commands tell of trouble, unless the level was set.
-fn start_logs(loaded: &Loaded, is_daemon: bool) -> Result<(), Failure> {
+fn start_logs(loaded: &Loaded, is_daemon: bool) -> Result<Logs, Failure> {
     let log = &loaded.config.log;
     let level_is_set = loaded
         .settings

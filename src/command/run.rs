@@ -6,26 +6,38 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{Exit, Failure, storage};
+use super::reload::Reload;
+use super::{Exit, Failure, descriptors, storage};
 use crate::clock::SystemClock;
-use crate::config::Config;
+use crate::config::{Loaded, Sources};
 use crate::daemon::{self, DaemonError};
 use crate::service::Service;
 use crate::store::StoreError;
-use crate::telemetry::VERSION;
+use crate::telemetry::{Logs, VERSION};
 
 /// How long the store may take to close: what it acknowledged is durable already.
 const CLOSE: Duration = Duration::from_secs(10);
 
-/// Runs until SIGTERM or SIGINT, then drains. A second signal ends the process at once.
-pub(super) async fn run(config: Config) -> Result<Exit, Failure> {
+/// Runs until SIGTERM or SIGINT, then drains. A second signal ends the process at once. At SIGHUP the sources are read again.
+pub(super) async fn run(loaded: Loaded, sources: Sources, logs: Logs) -> Result<Exit, Failure> {
     let stop = CancellationToken::new();
-    let (terminate, interrupt) = (
+    let (terminate, interrupt, hangup) = (
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
+        signal(SignalKind::hangup())?,
     );
     let service = Service::of_process();
     tokio::spawn(heed(terminate, interrupt, stop.clone(), service.clone()));
+    let config = loaded.config.clone();
+    let (worker, rereads) = daemon::rereads();
+    let reload = Reload {
+        sources,
+        in_effect: loaded,
+        logs,
+        worker,
+    };
+    tokio::spawn(reload.heed(hangup));
+    descriptors::raise(&config);
     tracing::info!(
         version = VERSION,
         worker = config.worker.id,
@@ -38,7 +50,9 @@ pub(super) async fn run(config: Config) -> Result<Exit, Failure> {
         store = storage::open_for_worker(&config) => store?,
         () = stop.cancelled() => return Ok(Exit::Done),
     };
-    let ended = daemon::run(&config, store.clone(), Arc::new(SystemClock), service, stop).await;
+    let clock = Arc::new(SystemClock);
+    let running = daemon::run_rereading(&config, store.clone(), clock, service, rereads, stop);
+    let ended = running.await;
     // Whatever ended it: a lease that is given back lets another one start at once.
     let closed = tokio::time::timeout(CLOSE, store.close()).await;
     ended?;

@@ -82,6 +82,27 @@ impl CollectionFilter {
             && other.prefixes.iter().all(|prefix| prefixed(prefix))
     }
 
+    /// What both want; `None`: nothing, which no filter says.
+    pub fn shared(&self, other: &Self) -> Option<Self> {
+        if self.is_all() || other.is_all() {
+            let narrower = if self.is_all() { other } else { self };
+            return Some(narrower.clone());
+        }
+        let both = |one: &Self, two: &Self| {
+            let mut entries = one.entries();
+            entries.retain(|entry| Self::parse(entry).is_ok_and(|entry| two.covers(&entry)));
+            entries
+        };
+        let entries = [both(self, other), both(other, self)].concat();
+        Self::of_entries(&entries)
+    }
+
+    /// A filter of these entries, each of which was one of a filter; `None`: there is none.
+    pub fn of_entries(entries: &[String]) -> Option<Self> {
+        let filter = Self::read(entries.iter().map(String::as_str)).ok()?;
+        (!filter.is_all()).then_some(filter)
+    }
+
     fn canonical(mut names: Vec<&str>, mut prefixes: Vec<&str>) -> Self {
         prefixes.sort_unstable();
         // Sorted, a prefix stands before all that it covers.
@@ -244,6 +265,25 @@ mod tests {
             assert_eq!(grown(own, nsid), Some(wanted), "{own:?} {nsid:?}");
         }
         assert_eq!(grown("b.c.d", "a"), None);
+    }
+
+    #[test]
+    fn two_filters_share_what_both_want() {
+        let shared = |one: &str, two: &str| {
+            let [one, two] = [one, two].map(|text| CollectionFilter::parse(text).unwrap());
+            let shared = one.shared(&two);
+            assert_eq!(shared, two.shared(&one));
+            shared.map(|shared| shared.to_string())
+        };
+        for (one, two, both) in [
+            ("", "", Some("")),
+            ("", "a.b.c,d.e.*", Some("a.b.c,d.e.*")),
+            ("a.b.c,d.e.*", "a.b.c,d.e.f,x.y.z", Some("a.b.c,d.e.f")),
+            ("d.e.*", "d.e.f.*,d.*", Some("d.e.*")),
+            ("a.b.c", "x.y.z", None),
+        ] {
+            assert_eq!(shared(one, two).as_deref(), both, "{one:?} {two:?}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod collections;
 mod mistake;
 mod reader;
 mod relay_url;
+mod reread;
 mod secret;
 mod sections;
 mod shape;
@@ -20,13 +21,14 @@ mod units;
 pub use collections::CollectionFilter;
 pub use mistake::{Mistake, Mistakes, Origin};
 pub use relay_url::RelayUrl;
+pub use reread::{Change, Changes};
 pub use secret::Secret;
 pub use sections::{
     AccountAction, Accounts, Backfill, BackfillDays, Consistency, Embedded, Faults, Identity, Key,
     LiveStart, Log, LogFormat, Net, Pipeline, Quarantine, Relay, Replication, SECTIONS, Scylla,
     SectionInfo, Shutdown, Store, Verify, VerifyCids, Worker, keys,
 };
-pub use show::{Setting, default_file};
+pub use show::{REREAD, Setting, default_file};
 pub use sources::Sources;
 
 use std::net::SocketAddr;

@@ -26,6 +26,8 @@ pub struct Key {
     pub doc: &'static [&'static str],
     /// Whether the value is never shown.
     pub secret: bool,
+    /// Whether a running daemon takes a change up at SIGHUP; a change of any other key needs a restart.
+    pub reread: bool,
     pub(crate) literal: Literal,
 }
 
@@ -42,12 +44,22 @@ const fn literal_of<S: Shape>(_: &S) -> Literal {
     S::LITERAL
 }
 
-macro_rules! flag {
-    () => {
+/// What sets a key apart: `secret` or `reread`.
+macro_rules! is_secret {
+    (secret) => {
+        true
+    };
+    ($(reread)?) => {
         false
     };
-    ($word:ident) => {
+}
+
+macro_rules! is_reread {
+    (reread) => {
         true
+    };
+    ($(secret)?) => {
+        false
     };
 }
 
@@ -63,7 +75,7 @@ macro_rules! variable {
 macro_rules! sections {
     ($($(#[doc = $about:literal])+ $vis:vis struct $section:ident {
         $($(#[doc = $doc:literal])+ $field:ident: $type:ty = $name:literal $([$alias:literal])?,
-            $default:literal, $shape:expr $(, $secret:ident)?;)*
+            $default:literal, $shape:expr $(, $mark:ident)?;)*
         $(nested $(#[doc = $ndoc:literal])+ $nested:ident: $ntype:ty;)*
     })*) => {
         $(
@@ -82,7 +94,8 @@ macro_rules! sections {
                         alias: variable!($($alias)?),
                         default: $default,
                         doc: &[$($doc),+],
-                        secret: flag!($($secret)?),
+                        secret: is_secret!($($mark)?),
+                        reread: is_reread!($($mark)?),
                         literal: literal_of(&$shape),
                     }),*],
                 };
@@ -94,11 +107,38 @@ macro_rules! sections {
                     Some(Self { $($field: $field?,)* $($nested: $nested?,)* })
                 }
             }
+
+            impl Section for $section {
+                fn differing(&self, other: &Self) -> Vec<&'static str> {
+                    let mut names = Vec::new();
+                    $(if self.$field != other.$field {
+                        names.push($name);
+                    })*
+                    $(names.extend(self.$nested.differing(&other.$nested));)*
+                    names
+                }
+
+                fn take_up(&mut self, other: &Self) {
+                    $(if is_reread!($($mark)?) {
+                        self.$field.clone_from(&other.$field);
+                    })*
+                    $(self.$nested.take_up(&other.$nested);)*
+                }
+            }
         )*
 
         /// Every section, in the order of the file.
         pub const SECTIONS: &[SectionInfo] = &[$($section::INFO),*];
     };
+}
+
+/// How two readings of a section compare.
+pub(crate) trait Section {
+    /// The names of the keys whose values differ.
+    fn differing(&self, other: &Self) -> Vec<&'static str>;
+
+    /// Takes the values of those keys that are reread.
+    fn take_up(&mut self, other: &Self);
 }
 
 /// How much of the relay's past is wanted.
@@ -214,7 +254,7 @@ sections! {
     pub(crate) struct Wanted {
         /// The collections to store: NSIDs, or prefixes such as "app.bsky.*" that end at a dot.
         /// None: all.
-        collections: CollectionFilter = "collections" ["COLLECTIONS"], "", shape::Collections;
+        collections: CollectionFilter = "collections" ["COLLECTIONS"], "", shape::Collections, reread;
     }
 
     /// The relay whose firehose is followed.
@@ -252,33 +292,33 @@ sections! {
         /// How often worker 0 reads the ledger again to see what is missing.
         reread: Duration = "backfill.reread", "60s", shape::Time(100, HOUR);
         /// A replay takes no more events a second than this. 0: as many as the live stream leaves room for.
-        max_events_per_second: u32 = "backfill.max_events_per_second", "0", shape::Number(0, 100_000_000);
+        max_events_per_second: u32 = "backfill.max_events_per_second", "0", shape::Number(0, 100_000_000), reread;
         /// How many jobs that fetch repositories are at work at once; others wait.
-        max_jobs: usize = "backfill.max_jobs", "2", shape::Number(1, 64);
+        max_jobs: usize = "backfill.max_jobs", "2", shape::Number(1, 64), reread;
         /// Memory of all repositories that are being fetched together; beyond it they go to temporary files.
-        max_bytes: u64 = "backfill.max_bytes", "256MiB", shape::Size(MIB, PIB);
+        max_bytes: u64 = "backfill.max_bytes", "256MiB", shape::Size(MIB, PIB), reread;
         /// The folder of those files; made if it is not there. They are gone whenever the process is. Best on a disk: a folder in
         /// memory would use up what backfill.max_bytes spares. None: spill in store.embedded.dir.
         temp_dir: Option<PathBuf> = "backfill.temp_dir", "", shape::Maybe(shape::Path);
         /// The most bytes of one repository.
-        max_repo_bytes: u64 = "backfill.max_repo_bytes", "8GiB", shape::Size(MIB, PIB);
+        max_repo_bytes: u64 = "backfill.max_repo_bytes", "8GiB", shape::Size(MIB, PIB), reread;
         /// How long one repository may take, from the first byte of the answer on.
-        repo_timeout: Duration = "backfill.repo_timeout", "30m", shape::Time(1_000, DAY);
+        repo_timeout: Duration = "backfill.repo_timeout", "30m", shape::Time(1_000, DAY), reread;
         /// The longest wait for an answer of a host, and the longest pause within one.
-        repo_idle: Duration = "backfill.repo_idle", "60s", shape::Time(100, HOUR);
+        repo_idle: Duration = "backfill.repo_idle", "60s", shape::Time(100, HOUR), reread;
         /// Fetches at once from one host, and from one address.
-        per_host: usize = "backfill.per_host", "8", shape::Number(1, 256);
+        per_host: usize = "backfill.per_host", "8", shape::Number(1, 256), reread;
         /// Requests a second to one host, until its RateLimit headers say something else.
-        requests_per_second: u32 = "backfill.requests_per_second", "10", shape::Number(1, 10_000);
+        requests_per_second: u32 = "backfill.requests_per_second", "10", shape::Number(1, 10_000), reread;
         /// How often a repository is tried before it counts as failed.
-        attempts: u32 = "backfill.attempts", "4", shape::Number(1, 100);
+        attempts: u32 = "backfill.attempts", "4", shape::Number(1, 100), reread;
         /// The wait after the first failure of a repository; it doubles with each one.
-        retry_wait: Duration = "backfill.retry_wait", "5s", shape::Time(1, HOUR);
+        retry_wait: Duration = "backfill.retry_wait", "5s", shape::Time(1, HOUR), reread;
         /// The pause between two repositories that the standing job takes from the repairs.
-        repair_pause: Duration = "backfill.repair_pause", "100ms", shape::Time(0, HOUR);
+        repair_pause: Duration = "backfill.repair_pause", "100ms", shape::Time(0, HOUR), reread;
         /// A job of more repositories has the identities from the PLC directory's export, once a day, instead of asking for each.
         /// See identity.cache_entries.
-        export_above: u64 = "backfill.export_above", "10000", shape::Number(0, 1_000_000_000);
+        export_above: u64 = "backfill.export_above", "10000", shape::Number(0, 1_000_000_000), reread;
         /// DIDs that are fetched only by jobs that name them, and files of such (/path, ./path, file:path: a DID a line, comments
         /// behind a #; read at the start), comma separated.
         skip_dids: Vec<String> = "backfill.skip_dids", "", shape::Names;
@@ -450,9 +490,9 @@ sections! {
     /// Log lines, on standard error.
     pub struct Log {
         /// error, warn, info, debug, trace, or target=level pairs.
-        level: String = "log.level" ["RUST_LOG"], "info", shape::LogFilter;
+        level: String = "log.level" ["RUST_LOG"], "info", shape::LogFilter, reread;
         /// text, json, or auto: text on a terminal, else json.
-        format: LogFormat = "log.format" ["LOG_FORMAT"], "auto", LOG_FORMATS;
+        format: LogFormat = "log.format" ["LOG_FORMAT"], "auto", LOG_FORMATS, reread;
     }
 }
 

@@ -52,6 +52,9 @@ fn derived(config: &Config, key: &str) -> Option<String> {
     }
 }
 
+/// What the file and the reference say of a key that is reread.
+pub const REREAD: &str = "SIGHUP takes a change up.";
+
 /// `config/penstock.toml`: every key with its default, commented, and what it means.
 pub fn default_file() -> String {
     let mut text = String::from(
@@ -83,6 +86,9 @@ fn write_key(text: &mut String, key: &Key) {
     let _ = writeln!(text);
     for line in key.doc {
         let _ = writeln!(text, "##{line}");
+    }
+    if key.reread {
+        let _ = writeln!(text, "## {REREAD}");
     }
     if let Some(alias) = key.alias {
         let _ = writeln!(text, "## Variable: {alias}");

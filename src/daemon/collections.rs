@@ -135,7 +135,7 @@ impl Choosing {
         let mut done = Trail::new(self.store.sync_lag());
         loop {
             let changing = self.index.lock().await;
-            if !is_purging(&changing, &*self.store, nsid).await? {
+            if !self.is_purging(&changing, nsid).await? {
                 return Ok(true);
             }
             cursor = jobs::purge(&self.tools, nsid, cursor.as_deref()).await?;
@@ -151,12 +151,19 @@ impl Choosing {
         }
         tokio::time::sleep(self.store.sync_lag()).await;
         let changing = self.index.lock().await;
-        if is_purging(&changing, &*self.store, nsid).await? {
+        if self.is_purging(&changing, nsid).await? {
             let kind = ChoiceKind::Collection;
             self.store.remove_choice(kind, nsid).await?;
             tracing::info!(nsid, "the records of a collection are removed");
         }
         Ok(true)
+    }
+
+    /// Whether a collection is still to be removed: the configuration may want it again by now.
+    async fn is_purging(&self, changing: &Changing<'_>, nsid: &str) -> Result<bool, StoreError> {
+        let chosen = changing.chosen(&*self.store, nsid).await?;
+        let purging = matches!(chosen, Some(Chosen::Purging { .. }));
+        Ok(purging && !self.index.configured().wants(nsid))
     }
 
     /// Starts the job that fetches a collection's past, and notes that it is made.
@@ -215,15 +222,6 @@ impl Choosing {
         Chosen::Indexed { due }.put(&*self.store, nsid).await?;
         changing.follow(&*self.store).await
     }
-}
-
-async fn is_purging(
-    changing: &Changing<'_>,
-    store: &dyn Store,
-    nsid: &str,
-) -> Result<bool, StoreError> {
-    let chosen = changing.chosen(store, nsid).await?;
-    Ok(matches!(chosen, Some(Chosen::Purging { .. })))
 }
 
 fn refused(error: JobsError) -> StoreError {

@@ -10,6 +10,7 @@ mod metrics;
 mod reader;
 mod recorder;
 mod repos;
+mod reread;
 mod retrier;
 mod running;
 mod status;
@@ -17,6 +18,7 @@ mod times;
 mod trail;
 mod window;
 
+pub use reread::{Reread, Rereads, TakeUpError, rereads};
 pub use retrier::Retrier;
 pub use status::{Pause, Status};
 
@@ -30,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, ApiState, Collections, Tokens, UnixSocket, WantedNow};
 use crate::backfill::jobs::Jobs;
+use crate::backfill::limits::Limits;
 use crate::clock::Clock;
 use crate::config::{CollectionFilter, Config, LiveStart, VerifyCids};
 use crate::decode::{DecodeOptions, Verify};
@@ -46,6 +49,7 @@ use announcer::Announcer;
 use gauges::Gauges;
 use reader::{Reader, ReaderParts};
 use recorder::Recorder;
+use reread::Changeable;
 use running::{Running, drain, overdue};
 use window::{Window, WindowParts};
 
@@ -104,13 +108,27 @@ impl From<StoreError> for DaemonError {
     }
 }
 
-/// Runs a worker until `stop`, then drains: everything that was read becomes durable, and the facts say so. What takes longer
-/// than `shutdown.timeout` is left: it is read again. The store stays open. The service manager hears how it goes.
+/// Runs a worker whose configuration stays as it is. See [`run_rereading`].
 pub async fn run(
     config: &Config,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     service: Service,
+    stop: CancellationToken,
+) -> Result<(), DaemonError> {
+    let (_nobody, rereads) = rereads();
+    run_rereading(config, store, clock, service, rereads, stop).await
+}
+
+/// Runs a worker until `stop`, then drains: everything that was read becomes durable, and the facts say so. What takes longer
+/// than `shutdown.timeout` is left: it is read again. The store stays open. The service manager hears how it goes, and what is asked
+/// for by `rereads` is taken up meanwhile.
+pub async fn run_rereading(
+    config: &Config,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    service: Service,
+    rereads: Rereads,
     stop: CancellationToken,
 ) -> Result<(), DaemonError> {
     let rendering = telemetry::metrics::install()?;
@@ -121,6 +139,7 @@ pub async fn run(
         return Ok(());
     };
     let wanted = wanted(config, &clock, index.indexed());
+    let (change_limits, limits) = Limits::changing(config.backfill.clone());
 
     // The parts, from the store back to the relay.
     let slots = SlotSet::owned_by(config.worker.id, config.worker.count);
@@ -161,8 +180,17 @@ pub async fn run(
         counts_anew: tell_anew,
         replayed: replays,
     };
-    let window = window(config, &store, &clock, &pipeline, index.indexed(), news)?;
-    let jobs = repos::jobs(config, &store, &clock, wanted.clone(), &index, replayed).await?;
+    let may_change = (index.indexed(), limits.clone());
+    let window = window(config, &store, &clock, &pipeline, may_change, news)?;
+    let ledger = wanted.clone();
+    let jobs = repos::jobs(config, &store, &clock, ledger, &index, limits, replayed).await?;
+    let changeable = Changeable {
+        store: store.clone(),
+        clock: clock.clone(),
+        index: index.clone(),
+        limits: change_limits,
+        jobs: jobs.clone(),
+    };
 
     // What people see of it.
     let serving = CancellationToken::new();
@@ -212,6 +240,10 @@ pub async fn run(
         showing: tokio::spawn(gauges.run(pipeline.depth(), serving.clone())),
         announcing: tokio::spawn(announcer.run(stop.clone(), serving.clone())),
         following: tokio::spawn(collections::follow(index, store.clone())),
+        rereading: tokio::spawn(
+            stop.clone()
+                .run_until_cancelled_owned(rereads.follow(changeable)),
+        ),
         http,
         recorder,
         progress,
@@ -256,7 +288,7 @@ fn window(
     store: &Arc<dyn Store>,
     clock: &Arc<dyn Clock>,
     pipeline: &Pipeline,
-    indexed: Indexed,
+    (indexed, limits): (Indexed, Limits),
     news: News,
 ) -> Result<Option<Window>, DaemonError> {
     let here = config.worker.id == 0;
@@ -271,6 +303,7 @@ fn window(
     }
     let parts = WindowParts {
         config: Arc::new(config.clone()),
+        limits,
         store: store.clone(),
         clock: clock.clone(),
         relay: relay_options(config)?,

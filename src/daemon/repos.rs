@@ -9,9 +9,10 @@ use tokio_util::sync::CancellationToken;
 use super::DaemonError;
 use super::collections::Choosing;
 use crate::backfill::jobs::{DidLocks, Followed, JobOptions, LedgerNow, Roster, Tools};
+use crate::backfill::limits::Limits;
 use crate::backfill::snapshot::Budget;
 use crate::clock::Clock;
-use crate::config::{CollectionFilter, Config, RelayUrl};
+use crate::config::{Backfill, CollectionFilter, Config, RelayUrl};
 use crate::fetch::{FetchOptions, Fetcher};
 use crate::identity::{Identities, IdentityOptions};
 use crate::relay;
@@ -28,13 +29,14 @@ pub(super) async fn jobs(
     clock: &Arc<dyn Clock>,
     ledger: LedgerNow,
     index: &Arc<Index>,
+    limits: Limits,
     replayed: watch::Receiver<Arc<CollectionFilter>>,
 ) -> Result<Option<Arc<Choosing>>, DaemonError> {
     if config.worker.id != 0 {
         return Ok(None);
     }
     make_spill_dir(&config.spill_dir())?;
-    let tools = Arc::new(tools(config, store, clock, index.indexed())?);
+    let tools = Arc::new(tools(config, store, clock, index.indexed(), limits)?);
     let roster = Roster::open(tools.clone(), ledger).await?;
     Ok(Some(Arc::new(Choosing {
         store: store.clone(),
@@ -59,14 +61,9 @@ fn tools(
     store: &Arc<dyn Store>,
     clock: &Arc<dyn Clock>,
     indexed: Indexed,
+    limits: Limits,
 ) -> Result<Tools, DaemonError> {
-    let relays: Vec<String> = config
-        .relay
-        .urls
-        .iter()
-        .filter_map(RelayUrl::http_origin)
-        .collect();
-    let fetcher = Fetcher::new(&fetch_options(config, &relays))?;
+    let fetcher = Fetcher::new(&fetch_options(config))?;
     let identity = IdentityOptions {
         plc_url: config.identity.plc_url.clone(),
         entries: config.identity.cache_entries,
@@ -77,23 +74,34 @@ fn tools(
         fetcher,
         store: store.clone(),
         clock: clock.clone(),
-        budget: Budget::with_disk(
-            config.backfill.max_bytes,
-            config
-                .backfill
-                .max_repo_bytes
-                .saturating_mul(2)
-                .max(MIN_ON_DISK),
-        ),
+        budget: Budget::with_disk(config.backfill.max_bytes, max_on_disk(&config.backfill)),
         locks: DidLocks::default(),
         indexed,
         followed: Followed::default(),
-        options: job_options(config, relays),
+        options: job_options(config),
+        limits,
     })
 }
 
-fn fetch_options(config: &Config, relays: &[String]) -> FetchOptions {
-    let mut allowed_origins = relays.to_vec();
+/// Bytes of all temporary files together.
+fn max_on_disk(keys: &Backfill) -> u64 {
+    keys.max_repo_bytes.saturating_mul(2).max(MIN_ON_DISK)
+}
+
+/// Keeps to the limits of another configuration from now on, also in what is at work.
+pub(super) fn keep_to(tools: &Tools, config: &Config) {
+    let keys = &config.backfill;
+    tools.budget.resize(keys.max_bytes, max_on_disk(keys));
+    tools.fetcher.change_pace(&fetch_options(config));
+}
+
+fn relays(config: &Config) -> Vec<String> {
+    let urls = config.relay.urls.iter();
+    urls.filter_map(RelayUrl::http_origin).collect()
+}
+
+fn fetch_options(config: &Config) -> FetchOptions {
+    let mut allowed_origins = relays(config);
     allowed_origins.push(config.identity.plc_url.clone());
     FetchOptions {
         allow_private: config.net.allow_private,
@@ -108,26 +116,14 @@ fn fetch_options(config: &Config, relays: &[String]) -> FetchOptions {
     }
 }
 
-fn job_options(config: &Config, relays: Vec<String>) -> JobOptions {
-    let keys = &config.backfill;
+fn job_options(config: &Config) -> JobOptions {
     JobOptions {
-        configured: config.collections.clone(),
         json: config.store.json,
         signatures: config.verify.signatures,
         on_deleted: config.accounts.on_deleted,
         on_takedown: config.accounts.on_takedown,
-        relays,
-        max_jobs: keys.max_jobs,
-        per_host: keys.per_host,
-        rate: f64::from(keys.requests_per_second),
-        attempts: keys.attempts,
-        retry_wait: keys.retry_wait,
-        repair_pause: keys.repair_pause,
-        max_repo_bytes: keys.max_repo_bytes,
-        repo_time: keys.repo_timeout,
-        repo_idle: keys.repo_idle,
-        export_above: keys.export_above,
-        skip_dids: keys.skip_dids.iter().cloned().collect(),
+        relays: relays(config),
+        skip_dids: config.backfill.skip_dids.iter().cloned().collect(),
         temp_dir: config.spill_dir(),
     }
 }

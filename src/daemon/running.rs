@@ -31,6 +31,8 @@ pub(super) struct Running {
     pub announcing: JoinHandle<()>,
     /// What is indexed, as operators choose it.
     pub following: JoinHandle<()>,
+    /// What the configuration says that was read again; ends when the worker is told to stop.
+    pub rereading: JoinHandle<Option<()>>,
     pub http: Vec<JoinHandle<()>>,
     pub recorder: Arc<Recorder>,
     pub progress: watch::Receiver<Arc<Progress>>,
@@ -69,6 +71,7 @@ impl Running {
         self.showing.abort();
         self.announcing.abort();
         self.following.abort();
+        self.rereading.abort();
     }
 
     /// Saves the last facts and lets the answers that are on their way go out.

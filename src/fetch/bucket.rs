@@ -39,6 +39,13 @@ impl Bucket {
         }
     }
 
+    /// Another pace to start with. What the host said counts on, and so does a part of the pace that it took away.
+    pub(super) fn change(&mut self, pace: f64, burst: f64) {
+        self.pace = self.pace / self.full * pace;
+        self.full = pace;
+        self.burst = burst.max(1.0);
+    }
+
     /// Takes a token, or tells when to look again.
     pub(super) fn take(&mut self, now: Instant) -> Result<(), Instant> {
         self.told = self.told.filter(|(_, until)| *until > now);
@@ -162,6 +169,21 @@ mod tests {
         (0..100).for_each(|_| bucket.recover());
         let count = taken(&mut bucket, &mut now, MINUTE);
         assert!((599..=611).contains(&count), "{count}");
+    }
+
+    #[test]
+    fn another_pace_keeps_what_the_host_took_away() {
+        let (mut bucket, mut now) = (Bucket::new(10.0, 10.0), Instant::now());
+        bucket.slow_down();
+        bucket.change(20.0, 20.0);
+        let count = taken(&mut bucket, &mut now, MINUTE);
+        assert!((599..=601).contains(&count), "{count}");
+        bucket.tell(120, MINUTE, now);
+        bucket.change(1.0, 1.0);
+        let count = taken(&mut bucket, &mut now, MINUTE);
+        assert!((119..=121).contains(&count), "{count}");
+        let count = taken(&mut bucket, &mut now, MINUTE);
+        assert!((29..=32).contains(&count), "{count}");
     }
 
     #[test]

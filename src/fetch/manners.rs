@@ -26,11 +26,32 @@ const REMEMBERED: usize = 100_000;
 pub(super) struct Manners {
     hosts: Remembered<String, Host>,
     addresses: Remembered<IpAddr, Address>,
+    pace: Mutex<Pace>,
+    times: Times,
+}
+
+/// How many requests each host and each address gets.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
     per_host: usize,
     per_address: usize,
     rate: f64,
     burst: f64,
-    times: Times,
+}
+
+impl Pace {
+    fn new(options: &FetchOptions) -> Self {
+        Self {
+            per_host: options.per_host.max(1),
+            per_address: options.per_address.max(1),
+            rate: options.rate.max(0.001),
+            burst: options.burst,
+        }
+    }
+
+    fn bucket(&self) -> Bucket {
+        Bucket::new(self.rate, self.burst)
+    }
 }
 
 /// A host as its guest knows it.
@@ -58,10 +79,7 @@ impl Manners {
         Self {
             hosts: Remembered::new(REMEMBERED),
             addresses: Remembered::new(REMEMBERED),
-            per_host: options.per_host.max(1),
-            per_address: options.per_address.max(1),
-            rate: options.rate.max(0.001),
-            burst: options.burst,
+            pace: Mutex::new(Pace::new(options)),
             times: Times {
                 bare_min: options.bare_pause,
                 bare_max: options.bare_pause_max,
@@ -72,14 +90,30 @@ impl Manners {
         }
     }
 
+    /// Another pace, also for those that are known. Places that are taken beyond it are not given again.
+    pub(super) fn change(&self, options: &FetchOptions) {
+        // Whoever is made from now on waits for these, and has the new pace.
+        let (hosts, addresses) = (lock(&self.hosts.entries), lock(&self.addresses.entries));
+        let now = Pace::new(options);
+        let before = std::mem::replace(&mut *lock(&self.pace), now);
+        for (host, _) in hosts.values() {
+            resize(&host.permits, before.per_host, now.per_host);
+            lock(&host.state).bucket.change(now.rate, now.burst);
+        }
+        for (address, _) in addresses.values() {
+            resize(&address.permits, before.per_address, now.per_address);
+            lock(&address.bucket).change(now.rate, now.burst);
+        }
+    }
+
     /// Waits for a place at a host.
     pub(super) async fn enter_host(&self, name: &str) -> Result<HostPlace, FetchError> {
         let host = self.hosts.get(name.to_owned(), || Host {
             name: name.to_owned(),
             known: Known::default(),
-            permits: Arc::new(Semaphore::new(self.per_host)),
+            permits: Arc::new(Semaphore::new(lock(&self.pace).per_host)),
             state: Mutex::new(HostState {
-                bucket: Bucket::new(self.rate, self.burst),
+                bucket: lock(&self.pace).bucket(),
                 trouble: Trouble::default(),
                 in_flight: 0,
             }),
@@ -117,8 +151,8 @@ impl Manners {
     /// Waits for a place at an address.
     pub(super) async fn enter_address(&self, address: IpAddr) -> AddressPlace {
         let address = self.addresses.get(address, || Address {
-            permits: Arc::new(Semaphore::new(self.per_address)),
-            bucket: Mutex::new(Bucket::new(self.rate, self.burst)),
+            permits: Arc::new(Semaphore::new(lock(&self.pace).per_address)),
+            bucket: Mutex::new(lock(&self.pace).bucket()),
         });
         let permit = Arc::clone(&address.permits).acquire_owned().await;
         loop {
@@ -272,6 +306,21 @@ impl Drop for HostPlace {
     }
 }
 
+/// Gives a semaphore more permits or fewer; those that are out are taken back as they come, after those who wait already.
+fn resize(permits: &Arc<Semaphore>, before: usize, now: usize) {
+    permits.add_permits(now.saturating_sub(before));
+    let fewer = before.saturating_sub(now);
+    let out = fewer - permits.forget_permits(fewer);
+    if let Some(out) = u32::try_from(out).ok().filter(|out| *out > 0) {
+        let taking = permits.clone().acquire_many_owned(out);
+        tokio::spawn(async move {
+            if let Ok(taken) = taking.await {
+                taken.forget();
+            }
+        });
+    }
+}
+
 /// A map that forgets the older half of what nobody uses when it is full.
 struct Remembered<K, V> {
     most: usize,
@@ -329,6 +378,55 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_host_has_as_many_places_as_was_said_last() {
+        let options = |per_host| FetchOptions {
+            per_host,
+            per_address: per_host,
+            rate: 1e6,
+            burst: 1e6,
+            ..FetchOptions::default()
+        };
+        let manners = Manners::new(&options(2));
+        let mut places = Vec::new();
+        let free = || {
+            manners
+                .hosts
+                .known("h")
+                .unwrap()
+                .permits
+                .available_permits()
+        };
+        for _ in 0..2 {
+            places.push(manners.enter_host("h").await.unwrap());
+        }
+        assert_eq!(free(), 0);
+        manners.change(&options(5));
+        assert_eq!(free(), 3);
+        manners.change(&options(1));
+        assert_eq!(free(), 0);
+        tokio::task::yield_now().await;
+        places.pop();
+        tokio::task::yield_now().await;
+        assert_eq!(free(), 0, "one is still taken");
+        places.pop();
+        tokio::task::yield_now().await;
+        assert_eq!(free(), 1);
+        manners.change(&options(3));
+        assert_eq!(free(), 3);
+        // One that is not known yet has them too.
+        let _place = manners.enter_host("new").await.unwrap();
+        assert_eq!(
+            manners
+                .hosts
+                .known("new")
+                .unwrap()
+                .permits
+                .available_permits(),
+            2
+        );
+    }
 
     #[test]
     fn forgets_what_nobody_uses() {

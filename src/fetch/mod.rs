@@ -159,6 +159,11 @@ impl Fetcher {
         self.0.guard.allows_private()
     }
 
+    /// Keeps to another pace from now on: `per_host`, `per_address`, `rate` and `burst` of these options.
+    pub fn change_pace(&self, options: &FetchOptions) {
+        self.0.manners.change(options);
+    }
+
     /// How a host (`host[:port]`) does, so that who has other things to do need not wait for it.
     pub fn condition(&self, host: &str) -> Condition {
         self.0.manners.condition(host)

@@ -104,19 +104,50 @@ pub async fn choice(
     Ok(page.items.into_iter().find(|row| row.name == name))
 }
 
+/// What is indexed, and why.
+#[derive(Debug, PartialEq)]
+struct State {
+    indexed: Arc<CollectionFilter>,
+    configured: Arc<CollectionFilter>,
+    settled: Option<Arc<CollectionFilter>>,
+}
+
+impl State {
+    /// As a process begins.
+    fn configured(filter: &CollectionFilter) -> Self {
+        let filter = Arc::new(filter.clone());
+        Self {
+            indexed: filter.clone(),
+            configured: filter.clone(),
+            settled: Some(filter),
+        }
+    }
+}
+
 /// Tells what is indexed now.
 #[derive(Debug, Clone)]
-pub struct Indexed(watch::Receiver<Arc<CollectionFilter>>);
+pub struct Indexed(watch::Receiver<State>);
 
 impl Indexed {
     /// What never changes.
     pub fn fixed(filter: CollectionFilter) -> Self {
-        Self(watch::channel(Arc::new(filter)).1)
+        Self(watch::channel(State::configured(&filter)).1)
     }
 
-    /// What is indexed now.
+    /// What is indexed now; the very same as long as nothing of it changed.
     pub fn now(&self) -> Arc<CollectionFilter> {
-        self.0.borrow().clone()
+        self.0.borrow().indexed.clone()
+    }
+
+    /// What the configuration says now.
+    pub fn configured(&self) -> Arc<CollectionFilter> {
+        self.0.borrow().configured.clone()
+    }
+
+    /// What the configuration has said since this process began: workers take it in from their first frame on. Of what came
+    /// later each says in the ledger from when on it takes it in.
+    pub fn settled(&self) -> Option<Arc<CollectionFilter>> {
+        self.0.borrow().settled.clone()
     }
 
     /// Resolves when that changed since the last time.
@@ -131,8 +162,7 @@ impl Indexed {
 /// What is indexed by this worker, as the configuration and the choices say it.
 #[derive(Debug)]
 pub struct Index {
-    configured: CollectionFilter,
-    now: watch::Sender<Arc<CollectionFilter>>,
+    now: watch::Sender<State>,
     /// Held while the choices are read or changed: what was read before a change never replaces what was read after it.
     changing: Mutex<()>,
 }
@@ -144,8 +174,7 @@ impl Index {
         store: &dyn Store,
     ) -> Result<Arc<Self>, StoreError> {
         let index = Self {
-            configured: configured.clone(),
-            now: watch::channel(Arc::new(configured.clone())).0,
+            now: watch::channel(State::configured(configured)).0,
             changing: Mutex::default(),
         };
         index.refresh(store).await?;
@@ -153,8 +182,8 @@ impl Index {
     }
 
     /// What the configuration says.
-    pub fn configured(&self) -> &CollectionFilter {
-        &self.configured
+    pub fn configured(&self) -> Arc<CollectionFilter> {
+        self.now.borrow().configured.clone()
     }
 
     /// Tells what is indexed.
@@ -194,12 +223,21 @@ impl Changing<'_> {
 
     /// Follows what was chosen.
     pub async fn follow(&self, store: &dyn Store) -> Result<(), StoreError> {
+        let configured = self.index.configured();
+        self.configure(store, &configured).await
+    }
+
+    /// Follows what was chosen, and what the configuration says from now on. Where the store does not answer nothing changes.
+    pub async fn configure(
+        &self,
+        store: &dyn Store,
+        configured: &CollectionFilter,
+    ) -> Result<(), StoreError> {
         let chosen = Chosen::all(store).await?;
         let indexed = chosen.iter().filter_map(|(nsid, chosen)| match chosen {
             Chosen::Indexed { .. } => Some(nsid.as_str()),
             Chosen::Purging { .. } => None,
         });
-        let configured = &self.index.configured;
         let filter = indexed.fold(configured.clone(), |filter, nsid| {
             filter.with(nsid).unwrap_or_else(|| {
                 tracing::warn!(nsid, "a choice of a collection that is none is left out");
@@ -207,12 +245,17 @@ impl Changing<'_> {
             })
         });
         self.index.now.send_if_modified(|now| {
-            let changes = **now != filter;
-            if changes {
+            let before = now.indexed.clone();
+            if *before != filter {
                 tracing::info!(collections = %filter, "what is indexed has changed");
-                *now = Arc::new(filter);
+                now.indexed = Arc::new(filter);
             }
-            changes
+            if *now.configured != *configured {
+                now.configured = Arc::new(configured.clone());
+                let settled = now.settled.take();
+                now.settled = settled.and_then(|settled| settled.shared(configured).map(Arc::new));
+            }
+            !Arc::ptr_eq(&before, &now.indexed)
         });
         Ok(())
     }
@@ -248,5 +291,50 @@ mod tests {
         index.refresh(&store).await.unwrap();
         let again = tokio::time::timeout(std::time::Duration::from_millis(10), indexed.changed());
         assert!(again.await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_the_configuration_did_not_have_from_the_start_is_not_settled() {
+        let store = MemoryStore::new();
+        let chosen = Chosen::Indexed { due: None };
+        chosen.put(&store, "x.y.z").await.unwrap();
+        let filter = |text| CollectionFilter::parse(text).unwrap();
+        let index = Index::read(&filter("a.b.c,d.e.*"), &store).await.unwrap();
+        let said = |index: &Index| {
+            let indexed = index.indexed();
+            let settled = indexed.settled().map(|settled| settled.to_string());
+            (indexed.now().to_string(), settled)
+        };
+        let settled = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            said(&index),
+            ("a.b.c,d.e.*,x.y.z".into(), settled("a.b.c,d.e.*"))
+        );
+        for (configured, indexed, since_the_start) in [
+            (
+                "a.b.c,d.e.*,f.g.h",
+                "a.b.c,d.e.*,f.g.h,x.y.z",
+                settled("a.b.c,d.e.*"),
+            ),
+            ("d.e.f,f.g.h", "d.e.f,f.g.h,x.y.z", settled("d.e.f")),
+            // What was left out for a while was missed for a while.
+            ("a.b.c,d.e.*", "a.b.c,d.e.*,x.y.z", settled("d.e.f")),
+            ("", "", settled("d.e.f")),
+            ("a.b.c", "a.b.c,x.y.z", None),
+            ("", "", None),
+        ] {
+            let changing = index.lock().await;
+            changing
+                .configure(&store, &filter(configured))
+                .await
+                .unwrap();
+            drop(changing);
+            assert_eq!(
+                said(&index),
+                (indexed.into(), since_the_start),
+                "{configured}"
+            );
+            assert_eq!(*index.configured(), filter(configured));
+        }
     }
 }

@@ -6,7 +6,7 @@ pub mod metrics;
 mod repeated;
 
 pub use bar::Bar;
-pub use logs::{LogError, start_logs};
+pub use logs::{LogError, Logs, start_logs};
 pub use repeated::{Repeated, flush_repeated, repeated};
 
 /// The version with the commit it was built from, as in `0.1.0 (7670129)`.

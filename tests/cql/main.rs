@@ -36,6 +36,7 @@ mod servers;
 mod stores;
 #[path = "../subject/mod.rs"]
 mod subject;
+mod upgrades;
 #[path = "../newcomer/way.rs"]
 mod way;
 #[path = "../window/history.rs"]

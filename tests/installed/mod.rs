@@ -105,6 +105,16 @@ impl Installation {
         self.variables.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Sets a variable no more.
+    pub fn unset(&mut self, name: &str) {
+        self.variables.retain(|(other, _)| other != name);
+    }
+
+    /// Writes its configuration file.
+    pub fn configure(&self, text: &str) {
+        std::fs::write(self.home.path().join("penstock.toml"), text).expect("a file");
+    }
+
     /// The embedded store, and the socket beside it.
     pub fn data(&self) -> &Path {
         &self.data
@@ -169,11 +179,15 @@ impl Installation {
 
     /// Starts the daemon.
     pub fn start(&self) -> Daemon {
+        self.spawn(&mut self.command(&["run"]))
+    }
+
+    /// Starts the daemon by a command.
+    pub fn spawn(&self, command: &mut Command) -> Daemon {
         let number = std::fs::read_dir(self.home.path()).map_or(0, Iterator::count);
         let log = self.home.path().join(format!("{number}.log"));
         let file = File::create(&log).expect("a log file");
-        let child = self
-            .command(&["run"])
+        let child = command
             .stdout(file.try_clone().expect("the log file twice"))
             .stderr(file)
             .spawn()
@@ -205,12 +219,22 @@ impl Daemon {
         lines(&self.log, message)
     }
 
+    /// The file of what it says.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
     /// Waits until it says this, and gives the line.
     pub async fn until_says(&mut self, message: &str) -> Value {
+        self.until_line(message, |_| true).await
+    }
+
+    /// Waits until it has said this in such a line, and gives the first one.
+    pub async fn until_line(&mut self, message: &str, is: impl Fn(&Value) -> bool) -> Value {
         let log = self.log.clone();
-        self.until(message, async || !lines(&log, message).is_empty())
-            .await;
-        self.lines(message).swap_remove(0)
+        let line = || lines(&log, message).into_iter().find(|line| is(line));
+        self.until(message, async || line().is_some()).await;
+        line().expect("the line")
     }
 
     /// How it ended, if it did.

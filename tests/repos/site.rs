@@ -7,9 +7,10 @@ use std::time::Duration;
 use penstock::backfill::jobs::{
     DidLocks, Followed, JobOptions, JobRequest, JobStatus, JobView, Jobs, Roster, Started, Tools,
 };
+use penstock::backfill::limits::Limits;
 use penstock::backfill::snapshot::Budget;
 use penstock::clock::{Clock, SystemClock};
-use penstock::config::{AccountAction, CollectionFilter};
+use penstock::config::{AccountAction, Backfill, CollectionFilter, Config, Sources};
 use penstock::fetch::{FetchOptions, Fetcher};
 use penstock::identity::{Identities, IdentityOptions};
 use penstock::ledger::Wanted;
@@ -83,25 +84,27 @@ impl Worker {
             indexed: Indexed::fixed(CollectionFilter::parse(how.collections).unwrap()),
             followed: Followed::default(),
             options: JobOptions {
-                configured: CollectionFilter::parse(how.collections).unwrap(),
                 json: false,
                 signatures: true,
                 on_deleted: AccountAction::Purge,
                 on_takedown: AccountAction::Hide,
                 relays: [&how.relays[..], &[network.relay_url().to_owned()]].concat(),
+                skip_dids: how.skip_dids.clone(),
+                temp_dir: std::env::temp_dir(),
+            },
+            limits: Limits::fixed(Backfill {
                 max_jobs: 2,
                 per_host: 8,
-                rate: 1_000.0,
+                requests_per_second: 1_000,
                 attempts: 4,
                 retry_wait: Duration::from_millis(50),
                 repair_pause: Duration::ZERO,
                 max_repo_bytes: 64 << 20,
-                repo_time: Duration::from_secs(10),
+                repo_timeout: Duration::from_secs(10),
                 repo_idle: Duration::from_secs(4),
                 export_above: how.export_above.unwrap_or(u64::MAX),
-                skip_dids: how.skip_dids.clone(),
-                temp_dir: std::env::temp_dir(),
-            },
+                ..Config::load(&Sources::default()).unwrap().config.backfill
+            }),
         });
         let clock = tools.clock.clone();
         let wanted = Arc::new(move || Wanted {

@@ -161,7 +161,7 @@ async fn beyond(
 }
 
 fn of(tools: &Tools, request: &JobRequest, counted: Counted) -> Estimate {
-    let per_second = tools.options.rate;
+    let per_second = f64::from(tools.limits.now().requests_per_second);
     let Counted {
         repos,
         exact,

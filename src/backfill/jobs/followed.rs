@@ -1,10 +1,10 @@
 //! Which collections a repository can be complete for: those that all workers take in.
 //!
-//! A collection that was chosen while daemons run is indexed here at once, and by another worker a while later. What that one drops
-//! meanwhile is in no snapshot, so none is complete for the collection before all have said that they take it in.
+//! A collection that was chosen while daemons run, or that a configuration has since it was read again, is indexed here at once, and
+//! by another worker a while later. What that one drops meanwhile is in no snapshot, so none is complete for the collection before
+//! all have said that they take it in.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,6 @@ use tokio::time::Instant;
 use super::tools::Tools;
 use crate::config::CollectionFilter;
 use crate::ledger;
-use crate::store::indexed::Chosen;
 use crate::store::{Fact, StoreError};
 
 /// Between two looks at the ledger while a worker does not follow.
@@ -29,25 +28,37 @@ struct Known {
     /// What was indexed then,
     indexed: Arc<CollectionFilter>,
     /// and of that, taken in by all.
-    followed: Arc<CollectionFilter>,
+    followed: Option<Arc<CollectionFilter>>,
     looked: Instant,
 }
 
+impl Known {
+    fn is_all(&self) -> bool {
+        self.followed.as_ref() == Some(&self.indexed)
+    }
+}
+
 impl Followed {
-    /// What is indexed and taken in by all workers now.
-    pub(super) async fn now(&self, tools: &Tools) -> Result<Arc<CollectionFilter>, StoreError> {
+    /// What is indexed and taken in by all workers now; `None`: nothing yet.
+    pub(super) async fn now(
+        &self,
+        tools: &Tools,
+    ) -> Result<Option<Arc<CollectionFilter>>, StoreError> {
         let mut known = self.0.lock().await;
         let indexed = tools.indexed.now();
         if let Some(known) = &*known
             && Arc::ptr_eq(&known.indexed, &indexed)
-            && (known.followed == known.indexed || known.looked.elapsed() < LOOK)
+            && (known.is_all() || known.looked.elapsed() < LOOK)
         {
             return Ok(known.followed.clone());
         }
-        let lagging = lagging(tools).await?;
-        let followed = match lagging.is_empty() {
-            true => indexed.clone(),
-            false => Arc::new(only(&indexed, |entry| !lagging.contains(entry))),
+        let settled = tools.indexed.settled();
+        let followed = match &settled {
+            Some(settled) if settled.covers(&indexed) => Some(indexed.clone()),
+            settled => {
+                let facts = tools.store.facts().await?;
+                followed(&indexed, settled.as_deref(), &facts).map(Arc::new)
+            }
         };
         *known = Some(Known {
             indexed,
@@ -58,46 +69,43 @@ impl Followed {
     }
 }
 
-/// The chosen collections that some worker may not take in, as the ledger says it.
-async fn lagging(tools: &Tools) -> Result<BTreeSet<String>, StoreError> {
-    let rows = Chosen::all(&*tools.store).await?.into_iter();
-    let is_chosen = |(nsid, chosen): &(String, Chosen)| {
-        matches!(chosen, Chosen::Indexed { .. }) && !tools.options.configured.wants(nsid)
-    };
-    let chosen: BTreeSet<String> = rows.filter(is_chosen).map(|(nsid, _)| nsid).collect();
-    if chosen.is_empty() {
-        return Ok(chosen);
+/// What all workers take in of what is indexed: what is settled, and what each has said in the ledger that it takes in.
+fn followed(
+    indexed: &CollectionFilter,
+    settled: Option<&CollectionFilter>,
+    facts: &[Fact],
+) -> Option<CollectionFilter> {
+    let every = CollectionFilter::ALL;
+    if indexed.is_all() {
+        let all = ledger::all_follow(facts, |filter| filter.is_all());
+        return if all { Some(every) } else { settled.cloned() };
     }
-    Ok(missed(chosen, &tools.store.facts().await?))
-}
-
-fn missed(chosen: BTreeSet<String>, facts: &[Fact]) -> BTreeSet<String> {
-    let missed = RefCell::new(BTreeSet::new());
+    let is_settled = |entry: &String| settled.is_some_and(|settled| covers(settled, entry));
+    let (mut entries, later): (Vec<_>, Vec<_>) =
+        indexed.entries().into_iter().partition(is_settled);
+    let taken = RefCell::new(later);
     let all_told = ledger::all_follow(facts, |filter| {
-        let of_slot = chosen.iter().filter(|nsid| !filter.wants(nsid));
-        missed.borrow_mut().extend(of_slot.cloned());
+        taken.borrow_mut().retain(|entry| covers(filter, entry));
         true
     });
-    match all_told {
-        true => missed.into_inner(),
-        false => chosen,
+    if all_told {
+        entries.extend(taken.into_inner());
+    }
+    let of_entries = CollectionFilter::of_entries(&entries);
+    // Of a prefix only a part may be settled.
+    match (
+        of_entries,
+        settled.and_then(|settled| settled.shared(indexed)),
+    ) {
+        (Some(one), Some(two)) => {
+            CollectionFilter::of_entries(&[one.entries(), two.entries()].concat())
+        }
+        (one, two) => one.or(two),
     }
 }
 
-/// What a snapshot is complete for that was written for `written`, where this was followed before it was read.
-pub(super) fn both(written: &CollectionFilter, followed: &CollectionFilter) -> CollectionFilter {
-    let is_followed = |entry: &str| {
-        let entry = CollectionFilter::parse(entry);
-        entry.is_ok_and(|entry| followed.covers(&entry))
-    };
-    only(written, is_followed)
-}
-
-/// Some entries of a filter. What is configured is always among them, so that they are never none, which would be all.
-fn only(filter: &CollectionFilter, keeps: impl Fn(&str) -> bool) -> CollectionFilter {
-    let mut entries = filter.entries();
-    entries.retain(|entry| keeps(entry));
-    CollectionFilter::parse(&entries.join(",")).unwrap_or_default()
+fn covers(filter: &CollectionFilter, entry: &str) -> bool {
+    CollectionFilter::parse(entry).is_ok_and(|entry| filter.covers(&entry))
 }
 
 #[cfg(test)]
@@ -125,22 +133,47 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_chosen_collection_counts_once_all_workers_take_it_in() {
-        let chosen = || BTreeSet::from(["a.b.d".to_owned(), "a.b.e".to_owned()]);
-        let missed = |others| missed(chosen(), &[fact(0, "a.b.c,a.b.d,a.b.e"), fact(1, others)]);
-        assert_eq!(missed("a.b.c"), chosen());
-        assert_eq!(missed("a.b.c,a.b.d"), BTreeSet::from(["a.b.e".to_owned()]));
-        assert_eq!(missed("a.b.c,a.b.d,a.b.e"), BTreeSet::new());
-        let one = super::missed(chosen(), &[fact(0, "a.b.c,a.b.d,a.b.e")]);
-        assert_eq!(one, chosen(), "the other one has said nothing");
+    fn said(indexed: &str, settled: Option<&str>, facts: &[Fact]) -> Option<String> {
+        let settled = settled.map(filter);
+        let followed = followed(&filter(indexed), settled.as_ref(), facts);
+        followed.map(|followed| followed.to_string())
     }
 
     #[test]
-    fn what_was_chosen_while_a_repository_was_read_does_not_count() {
-        let both = |written, followed| both(&filter(written), &filter(followed)).to_string();
-        assert_eq!(both("a.b.c,a.b.d,e.f.*", "a.b.c,e.f.*"), "a.b.c,e.f.*");
-        assert_eq!(both("a.b.c", "a.b.c,a.b.d"), "a.b.c");
-        assert_eq!(both("", ""), "");
+    fn what_came_later_counts_once_all_workers_take_it_in() {
+        let indexed = "a.b.c,a.b.d,a.b.e";
+        let followed = |others: &str| {
+            let facts = [fact(0, indexed), fact(1, others)];
+            said(indexed, Some("a.b.c"), &facts).unwrap()
+        };
+        assert_eq!(followed("a.b.c"), "a.b.c");
+        assert_eq!(followed("a.b.c,a.b.d"), "a.b.c,a.b.d");
+        assert_eq!(followed(indexed), indexed);
+        let one = said(indexed, Some("a.b.c"), &[fact(0, indexed)]);
+        assert_eq!(
+            one.as_deref(),
+            Some("a.b.c"),
+            "the other one has said nothing"
+        );
+    }
+
+    #[test]
+    fn of_another_configuration_nothing_counts_before_all_follow() {
+        let facts = |one, two| [fact(0, one), fact(1, two)];
+        let said = |indexed, settled, facts: [Fact; 2]| said(indexed, settled, &facts);
+        assert_eq!(said("x.y.z", None, facts("x.y.z", "a.b.c")), None);
+        let all = said("x.y.z", None, facts("x.y.z", "x.y.z"));
+        assert_eq!(all.as_deref(), Some("x.y.z"));
+        // All collections, which were some before.
+        let some = said("", Some("a.b.c"), facts("", "a.b.c"));
+        assert_eq!(some.as_deref(), Some("a.b.c"));
+        assert_eq!(said("", None, facts("", "a.b.c")), None);
+        let all = said("", Some("a.b.c"), facts("", ""));
+        assert_eq!(all.as_deref(), Some(""));
+        // A prefix, of which one name was there before.
+        let prefix = said("a.b.*", Some("a.b.c"), facts("a.b.*", "a.b.c"));
+        assert_eq!(prefix.as_deref(), Some("a.b.c"));
+        let prefix = said("a.b.*", Some("a.b.c"), facts("a.b.*", "a.b.*"));
+        assert_eq!(prefix.as_deref(), Some("a.b.*"));
     }
 }

@@ -32,10 +32,17 @@ struct Wait {
 impl LeftAlone {
     /// None yet; `retry_wait` is the wait after a first failure.
     pub fn new(retry_wait: Duration) -> Self {
-        Self {
-            patience: retry_wait * MAX_FAILING,
+        let mut hosts = Self {
+            patience: Duration::ZERO,
             hosts: HashMap::new(),
-        }
+        };
+        hosts.keep_to(retry_wait);
+        hosts
+    }
+
+    /// Another wait after a first failure: also those that are waited for are waited for as long as that says.
+    pub fn keep_to(&mut self, retry_wait: Duration) {
+        self.patience = retry_wait * MAX_FAILING;
     }
 
     /// When it was waited for long enough.
@@ -98,5 +105,7 @@ mod tests {
         assert_eq!(hosts.end(&host, now), now + patience);
         let probes = [0; 4].map(|_| hosts.is_to_be_probed(&host, now));
         assert_eq!(probes, [true, false, true, false]);
+        hosts.keep_to(Duration::from_secs(2));
+        assert_eq!(hosts.end(&host, now), now + 2 * patience);
     }
 }

@@ -115,7 +115,7 @@ impl Repairs {
             live,
             shared: Arc::new(Hosts {
                 places: Mutex::default(),
-                left_alone: Mutex::new(LeftAlone::new(tools.options.retry_wait)),
+                left_alone: Mutex::new(LeftAlone::new(tools.limits.now().retry_wait)),
                 tools,
                 crowded: AtomicBool::new(false),
                 pace: tokio::sync::Mutex::default(),
@@ -135,6 +135,8 @@ impl Repairs {
         for did in self.ended.drain(..) {
             self.busy.remove(&did);
         }
+        let retry_wait = self.shared.tools.limits.now().retry_wait;
+        self.shared.left_alone().keep_to(retry_wait);
         self.waiting = self.walk().await?;
         while let Some(ended) = self.working.try_join_next() {
             self.count(ended)?;
@@ -416,7 +418,7 @@ async fn attempt(hosts: &Hosts, found: &Found) -> Result<Result<Outcome, NoPlace
         return Ok(Err(NoPlace(Some(target.host))));
     }
     let pause = hosts.pace.lock().await;
-    tokio::time::sleep(tools.options.repair_pause).await;
+    tokio::time::sleep(tools.limits.now().repair_pause).await;
     drop(pause);
     let fetched = match &turn {
         Turn::GiveUp => Err(Failure::left_alone(&target.host)),

@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 use super::account;
 use super::discover::Found;
 use super::failure::Failure;
-use super::followed::both;
 use super::locked;
 use super::record::Counts;
 use super::single;
@@ -137,7 +136,7 @@ pub(super) async fn read(
     let complete = Complete {
         rev,
         version: snapshot_version(&held, rev),
-        filter: both(&filter, &followed).to_string(),
+        filter: wanted_by_all(&filter, followed.as_deref())?.to_string(),
     };
     let commit = RevWrite {
         did: &found.did,
@@ -154,7 +153,7 @@ pub(super) async fn read(
         }
         Ok::<(), ReadError>(())
     };
-    let limit = tools.options.repo_time;
+    let limit = tools.limits.now().repo_timeout;
     match tokio::time::timeout(limit, singles).await {
         Ok(read) => read?,
         Err(_) => {
@@ -175,6 +174,18 @@ pub(super) async fn read(
         of_pds: target.relay.is_none(),
         _guard: guard,
     }))
+}
+
+/// What a snapshot is complete for that is written for `filter`, where this was `followed` before it was read.
+fn wanted_by_all(
+    filter: &CollectionFilter,
+    followed: Option<&CollectionFilter>,
+) -> Result<CollectionFilter, Failure> {
+    let wanted = followed.and_then(|followed| followed.shared(filter));
+    wanted.ok_or_else(|| {
+        let message = "other collections are indexed now, and not all workers take them in yet";
+        Failure::new("overtaken", message, true)
+    })
 }
 
 /// A repository that was fetched and checked; nothing of it is written.
@@ -226,10 +237,11 @@ async fn download(
     if let Some(since) = since {
         url.push_str(&format!("&since={}", Tid::new(since, 0)));
     }
+    let keys = tools.limits.now();
     let limits = FetchLimits {
-        bytes: tools.options.max_repo_bytes,
-        time: tools.options.repo_time,
-        idle: tools.options.repo_idle,
+        bytes: keys.max_repo_bytes,
+        time: keys.repo_timeout,
+        idle: keys.repo_idle,
     };
     let mut body = tools
         .fetcher
@@ -237,7 +249,7 @@ async fn download(
         .await
         .map_err(ReadError::Fetch)?;
     let car = CarLimits {
-        bytes: tools.options.max_repo_bytes,
+        bytes: keys.max_repo_bytes,
         ..CarLimits::default()
     };
     let mut reader = CarReader::new(&tools.budget, tools.options.temp_dir.clone(), car);

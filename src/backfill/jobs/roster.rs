@@ -40,6 +40,8 @@ pub struct Roster {
     /// Held while a job is made, so that of two requests for one scope the second one sees the first.
     making: tokio::sync::Mutex<u64>,
     wake: Notify,
+    /// Looks again for what has to be started.
+    pub(super) due: Notify,
 }
 
 impl Roster {
@@ -68,6 +70,7 @@ impl Roster {
             live: Mutex::new(live),
             making: tokio::sync::Mutex::new(newest),
             wake: Notify::new(),
+            due: Notify::new(),
         });
         roster.stand().await?;
         Ok(roster)
@@ -120,6 +123,13 @@ impl Roster {
 
     pub(super) fn active(&self) -> MutexGuard<'_, HashMap<u64, Arc<Live>>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The configuration was read again: other limits hold, and other collections are indexed.
+    pub async fn reconsider(&self) -> Result<(), JobsError> {
+        self.wake();
+        self.due.notify_one();
+        self.outlive().await
     }
 
     /// Looks again for what can be worked on.
@@ -213,7 +223,7 @@ impl Roster {
 
     /// The oldest job that waits, if there is a place for it; one that was cancelled needs none.
     fn next(&self, busy: &HashSet<u64>) -> Option<Arc<Live>> {
-        let full = busy.len() > self.tools.options.max_jobs + self.waiting();
+        let full = busy.len() > self.tools.limits.now().max_jobs + self.waiting();
         let active = self.active();
         // The standing one ends only with the process: it is never taken up again.
         let waits = |(id, live): &(&u64, &Arc<Live>)| {
@@ -385,7 +395,7 @@ impl Roster {
         let sources = scope::sources(&request, &self.tools.indexed.now(), relays);
         let mut body = JobBody::new(request, kind, of, now);
         body.sources = sources;
-        body.awaits_workers = self.any_is_chosen(&body.request.collections).await?;
+        body.awaits_workers = self.any_is_new(&body.request.collections);
         let job = Job { id, epoch: 1, body };
         if !self.tools.store.put_job(&job.row()?, None).await? {
             let message = format!("another process made the job {id} at the same moment");

@@ -142,6 +142,7 @@ impl Run {
         cancel: CancellationToken,
     ) -> Self {
         let plan = Arc::new(Plan::of(&job));
+        let keys = tools.limits.now();
         let body = &mut job.body;
         let checkpoint = body.checkpoint.clone();
         body.listed = checkpoint.source >= body.sources.len();
@@ -156,8 +157,8 @@ impl Run {
             lister: Arc::new(Lister::new(job.id)),
             next: (!body.listed).then_some(checkpoint),
             identities: Turns::new(asking::RESOLVING_PER_HOST, asking::MAX_RESOLVING),
-            repositories: Turns::new(tools.options.per_host, asking::MAX_FETCHING),
-            left_alone: LeftAlone::new(tools.options.retry_wait),
+            repositories: Turns::new(keys.per_host, asking::MAX_FETCHING),
+            left_alone: LeftAlone::new(keys.retry_wait),
             tools,
             plan,
             live,
@@ -220,7 +221,7 @@ impl Run {
 
     /// Has the identities from the directory's export, where they are many.
     fn fill_identities(&mut self) {
-        let many = self.pages.found() > self.tools.options.export_above;
+        let many = self.pages.found() > self.tools.limits.now().export_above;
         if !many || self.filling.is_some() || !self.tools.identities.is_fill_due() {
             return;
         }
@@ -357,14 +358,14 @@ impl Run {
         if !failure.again {
             return Some(unit);
         }
-        let options = &self.tools.options;
+        let keys = self.tools.limits.now();
         let tried = match failure.reason {
             "backed_off" => &mut unit.refusals,
             _ => &mut unit.attempts,
         };
         *tried += 1;
-        let wait = options.retry_wait * 2u32.saturating_pow((*tried - 1).min(6));
-        if unit.attempts >= options.attempts || unit.refusals >= MAX_REFUSALS {
+        let wait = keys.retry_wait * 2u32.saturating_pow((*tried - 1).min(6));
+        if unit.attempts >= keys.attempts || unit.refusals >= MAX_REFUSALS {
             return Some(unit);
         }
         self.steps.spawn(async move {
@@ -392,6 +393,9 @@ impl Run {
     /// Shows how far it is, and saves that unless it is much and was saved just now.
     async fn tick(&mut self) -> Result<(), StoreError> {
         self.live.show(&self.job, self.pages.counts());
+        let keys = self.tools.limits.now();
+        self.repositories.resize(keys.per_host);
+        self.left_alone.keep_to(keys.retry_wait);
         let pause = match self.pages.settled() > MUCH {
             true => SAVE_MUCH_EVERY,
             false => SAVE_EVERY,

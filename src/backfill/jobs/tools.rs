@@ -3,22 +3,20 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
 
 use super::followed::Followed;
+use crate::backfill::limits::Limits;
 use crate::backfill::snapshot::Budget;
 use crate::clock::Clock;
-use crate::config::{AccountAction, CollectionFilter};
+use crate::config::AccountAction;
 use crate::fetch::Fetcher;
 use crate::identity::Identities;
 use crate::store::Store;
 use crate::store::indexed::Indexed;
 
-/// Sizes and choices.
+/// What stays as it was at the start.
 #[derive(Debug, Clone)]
 pub struct JobOptions {
-    /// What the configuration says is indexed.
-    pub configured: CollectionFilter,
     /// Whether JSON is stored beside records.
     pub json: bool,
     /// Whether signatures of commits are checked.
@@ -29,26 +27,6 @@ pub struct JobOptions {
     pub on_takedown: AccountAction,
     /// Origins of the relays, the first one first.
     pub relays: Vec<String>,
-    /// Jobs at once.
-    pub max_jobs: usize,
-    /// Fetches at once, of one host.
-    pub per_host: usize,
-    /// Requests a second to one host.
-    pub rate: f64,
-    /// How often a repository is tried before it counts as failed.
-    pub attempts: u32,
-    /// Wait after the first failure; doubles.
-    pub retry_wait: Duration,
-    /// Between two repositories that the standing job takes.
-    pub repair_pause: Duration,
-    /// Most bytes of one repository.
-    pub max_repo_bytes: u64,
-    /// Longest time for one repository, from its first byte on.
-    pub repo_time: Duration,
-    /// Longest pause within the answer of a host.
-    pub repo_idle: Duration,
-    /// A job of more repositories has the identities from the PLC directory's export.
-    pub export_above: u64,
     /// DIDs that only jobs that name them fetch.
     pub skip_dids: HashSet<String>,
     /// Where repositories go that don't fit into memory.
@@ -73,8 +51,10 @@ pub struct Tools {
     pub indexed: Indexed,
     /// Which of them all workers take in.
     pub followed: Followed,
-    /// Sizes and choices.
+    /// What stays as it was at the start.
     pub options: JobOptions,
+    /// What may change: read it where it is used.
+    pub limits: Limits,
 }
 
 /// A lock per DID that is being written.

@@ -16,6 +16,8 @@ use crate::store::{Choice, ChoiceKind, StoreError};
 const EVERY: Duration = Duration::from_secs(60);
 /// The first look: soon, but after the first facts.
 const FIRST: Duration = Duration::from_secs(5);
+/// How often, while collections wait until all workers take them in.
+const SOON: Duration = Duration::from_secs(2);
 /// Between two jobs for the ledger.
 const AGAIN: Duration = Duration::from_secs(600);
 /// Under which name the collections that were indexed last are kept.
@@ -27,21 +29,23 @@ impl Roster {
         let mut wait = FIRST;
         let mut last = None;
         loop {
-            let slept = shutdown.run_until_cancelled(tokio::time::sleep(wait)).await;
-            if slept.is_none() {
-                return Ok(());
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                () = self.due.notified() => {}
+                () = tokio::time::sleep(wait) => {}
             }
             wait = EVERY;
             match self.look(&mut last).await {
-                Ok(()) | Err(JobsError::Store(StoreError::Unavailable(_))) => {}
+                Ok(true) | Err(JobsError::Store(StoreError::Unavailable(_))) => {}
+                Ok(false) => wait = SOON,
                 Err(JobsError::Store(error)) => return Err(error),
                 Err(error) => tracing::warn!(%error, "a job that is needed can't be started now"),
             }
         }
     }
 
-    /// `last`: the job that was started for the ledger last, and when that was tried.
-    async fn look(&self, last: &mut Option<(u64, Instant)>) -> Result<(), JobsError> {
+    /// `last`: the job that was started for the ledger last, and when that was tried. Gives whether nothing waits for the workers.
+    async fn look(&self, last: &mut Option<(u64, Instant)>) -> Result<bool, JobsError> {
         let early = last.is_some_and(|(_, tried)| tried.elapsed() < AGAIN);
         if !early && !gaps::lost(self.ledger(), self.tools()).await?.is_empty() {
             *last = Some((self.repair_gaps(*last).await?, Instant::now()));
@@ -69,28 +73,34 @@ impl Roster {
         }
     }
 
-    /// Fetches collections that are indexed since the configuration grew, once every slot's worker writes them.
-    async fn look_at_collections(&self) -> Result<(), JobsError> {
+    /// Fetches collections that are indexed since the configuration grew, once every slot's worker writes them; `false`: not yet.
+    async fn look_at_collections(&self) -> Result<bool, JobsError> {
         let store = &self.tools().store;
-        let now = &self.tools().options.configured;
+        let now = &*self.tools().indexed.configured();
         let page = store.choices(ChoiceKind::Mark, INDEXED, None, 1).await?;
         let before = page.items.first().filter(|mark| mark.name == INDEXED);
         let before = before.and_then(|mark| serde_json::from_slice::<String>(&mark.body).ok());
-        let grown = match before.as_deref().map(CollectionFilter::parse) {
+        let before = before.as_deref().map(CollectionFilter::parse);
+        let grown = match &before {
             // What was fetched before the first start is nobody's wish.
             None => false,
-            Some(Ok(before)) if before == *now => return Ok(()),
+            Some(Ok(before)) if before == now => return Ok(true),
             Some(Ok(before)) => !before.covers(now),
             Some(Err(_)) => true,
         };
         if grown {
+            let before = before.and_then(Result::ok);
             if !self.workers_follow(|filter| filter.covers(now)).await? {
-                return Ok(());
+                // What is left out now has to be fetched again should it come back meanwhile.
+                let both = before.as_ref().and_then(|before| before.shared(now));
+                if let Some(both) = both.filter(|both| before.as_ref() != Some(both)) {
+                    self.note_indexed(&both).await?;
+                }
+                return Ok(false);
             }
-            let before = CollectionFilter::parse(before.as_deref().unwrap_or_default());
             let added = now.names().unwrap_or_default().into_iter();
-            let added =
-                added.filter(|name| !before.as_ref().is_ok_and(|before| before.wants(name)));
+            let is_new = |name: &String| !before.as_ref().is_some_and(|before| before.wants(name));
+            let added = added.filter(is_new);
             let request = JobRequest {
                 collections: added.collect(),
                 origin: "configuration".to_owned(),
@@ -98,11 +108,17 @@ impl Roster {
             };
             self.begin(request).await?;
         }
+        self.note_indexed(now).await?;
+        Ok(true)
+    }
+
+    /// Notes what is indexed, so that what is beyond it is seen as grown.
+    async fn note_indexed(&self, now: &CollectionFilter) -> Result<(), StoreError> {
         let mark = Choice {
             kind: ChoiceKind::Mark,
             name: INDEXED.to_owned(),
             body: serde_json::to_vec(&now.to_string()).unwrap_or_default(),
         };
-        Ok(store.put_choice(&mark).await?)
+        self.tools().store.put_choice(&mark).await
     }
 }

@@ -55,6 +55,18 @@ impl<Work> Turns<Work> {
         }
     }
 
+    /// With so many places at each host from now on; who has more keeps them.
+    pub fn resize(&mut self, per_host: usize) {
+        let per_host = per_host.max(1);
+        if std::mem::replace(&mut self.per_host, per_host) == per_host {
+            return;
+        }
+        let names: Vec<Arc<str>> = self.by_name.keys().cloned().collect();
+        for name in names {
+            self.host(&name, |_| {});
+        }
+    }
+
     /// Work for a host.
     pub fn wait(&mut self, name: &Arc<str>, work: Work) {
         self.host(name, |host| host.waiting.push_back(work));
@@ -203,6 +215,23 @@ mod tests {
         assert_eq!(taken(&mut hosts), works(&[("one", 0), ("one", 1)]));
         (0..2).for_each(|_| hosts.leave(&one));
         assert!(hosts.by_name.is_empty() && hosts.taken == 0);
+    }
+
+    #[test]
+    fn more_places_are_taken_at_once_and_fewer_once_some_are_left() {
+        let one: Arc<str> = "one".into();
+        let mut hosts = Turns::new(2, 100);
+        (0..9).for_each(|work| hosts.wait(&one, work));
+        assert_eq!(taken(&mut hosts).len(), 2);
+        hosts.resize(4);
+        assert_eq!(taken(&mut hosts).len(), 2);
+        hosts.resize(1);
+        (0..3).for_each(|_| {
+            hosts.leave(&one);
+            assert_eq!(taken(&mut hosts), []);
+        });
+        hosts.leave(&one);
+        assert_eq!(taken(&mut hosts).len(), 1);
     }
 
     #[test]

@@ -13,7 +13,6 @@ use super::roster::Roster;
 use crate::config::CollectionFilter;
 use crate::ledger;
 use crate::store::StoreError;
-use crate::store::indexed::Chosen;
 
 /// How often the ledger is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -28,14 +27,11 @@ impl Roster {
         Ok(ledger::all_follow(&facts, wanted))
     }
 
-    /// Whether any of these was chosen while daemons ran, so that some may not follow yet.
-    pub(super) async fn any_is_chosen(&self, collections: &[String]) -> Result<bool, StoreError> {
-        for nsid in collections {
-            if Chosen::of(&*self.tools().store, nsid).await?.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    /// Whether any of these came while daemons ran, so that some may not follow yet.
+    pub(super) fn any_is_new(&self, collections: &[String]) -> bool {
+        let settled = self.tools().indexed.settled();
+        let is_new = |nsid: &String| !settled.as_ref().is_some_and(|settled| settled.wants(nsid));
+        collections.iter().any(is_new)
     }
 
     /// Waits until all workers take the job's collections in. `false`: it was told to stop.

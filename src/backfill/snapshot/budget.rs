@@ -15,9 +15,9 @@ pub struct Budget(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    max: u64,
+    max: AtomicU64,
     used: AtomicU64,
-    max_on_disk: u64,
+    max_on_disk: AtomicU64,
     on_disk: AtomicU64,
 }
 
@@ -30,11 +30,17 @@ impl Budget {
     /// A budget of so many bytes of memory and of temporary files: hosts that send without end must not fill the disk.
     pub fn with_disk(max: u64, max_on_disk: u64) -> Self {
         Self(Arc::new(Shared {
-            max,
+            max: AtomicU64::new(max),
             used: AtomicU64::new(0),
-            max_on_disk,
+            max_on_disk: AtomicU64::new(max_on_disk),
             on_disk: AtomicU64::new(0),
         }))
+    }
+
+    /// Other bounds from now on. What is taken beyond them is given back when its fetches are done.
+    pub fn resize(&self, max: u64, max_on_disk: u64) {
+        self.0.max.store(max, Ordering::Relaxed);
+        self.0.max_on_disk.store(max_on_disk, Ordering::Relaxed);
     }
 
     /// Bytes that are taken.
@@ -65,7 +71,8 @@ impl Share {
     pub fn try_take(&mut self, bytes: u64) -> bool {
         let Shared { max, used, .. } = &*self.budget.0;
         let held = self.held.saturating_add(bytes);
-        let limit = if held <= SMALL { *max } else { max / 4 * 3 };
+        let max = max.load(Ordering::Relaxed);
+        let limit = if held <= SMALL { max } else { max / 4 * 3 };
         let taken = used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
             used.checked_add(bytes).filter(|used| *used <= limit)
         });
@@ -82,8 +89,9 @@ impl Share {
             on_disk,
             ..
         } = &*self.budget.0;
+        let max_on_disk = max_on_disk.load(Ordering::Relaxed);
         let taken = on_disk.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-            used.checked_add(bytes).filter(|used| used <= max_on_disk)
+            used.checked_add(bytes).filter(|used| *used <= max_on_disk)
         });
         if taken.is_ok() {
             self.on_disk += bytes;
@@ -139,6 +147,10 @@ mod tests {
         assert!(small.try_take(1));
         assert_eq!((great.held(), small.held()), (0, SMALL + 1));
         great.give_back(1);
+        budget.resize(1 << 20, u64::MAX);
+        assert!(!small.try_take(1 << 20), "half of it is taken");
+        budget.resize(8 << 20, u64::MAX);
+        assert!(small.try_take(1 << 20));
         drop((great, small));
         assert_eq!(budget.used(), 0);
         assert!(!budget.share().try_take(u64::MAX));

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::times::Times;
 use super::{End, Reader, Stop};
+use crate::backfill::limits::Limits;
 use crate::backfill::plan::Scope;
 use crate::ledger::Resume;
 use crate::pipeline::Point;
@@ -246,6 +247,7 @@ impl Reader {
 /// How fast a pass may go.
 #[derive(Debug, Clone)]
 pub(crate) struct Pace {
+    limits: Limits,
     /// Frames a second; `None`: as fast as the lanes take them.
     rate: Option<f64>,
     began: Instant,
@@ -253,17 +255,32 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// So many frames a second; 0 is as fast as can be.
-    pub fn new(rate: u32) -> Self {
-        Self {
-            rate: (rate > 0).then(|| f64::from(rate)),
+    /// As `backfill.max_events_per_second` says it now and later.
+    pub fn new(limits: Limits) -> Self {
+        let mut pace = Self {
+            rate: None,
             began: Instant::now(),
             taken: 0.0,
+            limits,
+        };
+        pace.keep_to(pace.limits.now().max_events_per_second);
+        pace
+    }
+
+    /// So many frames a second from now on; 0 is as fast as can be.
+    fn keep_to(&mut self, rate: u32) {
+        let rate = (rate > 0).then(|| f64::from(rate));
+        if self.rate != rate {
+            self.rate = rate;
+            (self.began, self.taken) = (Instant::now(), 0.0);
         }
     }
 
     /// Counts a frame; how long to wait before it.
     fn pause(&mut self) -> Option<Duration> {
+        if let Some(keys) = self.limits.changed() {
+            self.keep_to(keys.max_events_per_second);
+        }
         let rate = self.rate?;
         self.taken += 1.0;
         let due = self.began + Duration::from_secs_f64(self.taken / rate);

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::merging::merge_ended;
 use super::recorder::Recorder;
 use super::status::Status;
+use crate::backfill::limits::Limits;
 use crate::backfill::look::{Place, Verdict, look};
 use crate::backfill::plan::{self, Task};
 use crate::clock::Clock;
@@ -40,6 +41,8 @@ const STORE_CHECK: Duration = Duration::from_secs(1);
 /// What the replay is made of.
 pub(super) struct WindowParts {
     pub config: Arc<Config>,
+    /// What of the configuration may change.
+    pub limits: Limits,
     pub store: Arc<dyn Store>,
     pub clock: Arc<dyn Clock>,
     pub relay: RelayOptions,

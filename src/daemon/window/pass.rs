@@ -43,7 +43,7 @@ impl Window {
             start: start.clone(),
             scope,
             until: task.to_time().saturating_add(self.clock_ahead()),
-            pace: Pace::new(self.parts.config.backfill.max_events_per_second),
+            pace: Pace::new(self.parts.limits.clone()),
         };
         let parts = self.reader_parts(url, recorder.clone());
         let parts = match parts {

@@ -3,9 +3,10 @@
 use super::*;
 use crate::backfill::jobs::discover::{Lister, Source};
 use crate::backfill::jobs::{DidLocks, Followed, JobOptions, JobView, Jobs};
+use crate::backfill::limits::Limits;
 use crate::backfill::snapshot::Budget;
 use crate::clock::{Clock, ManualClock};
-use crate::config::{AccountAction, CollectionFilter};
+use crate::config::{AccountAction, Backfill, CollectionFilter, Config, Sources};
 use crate::fetch::{FetchOptions, Fetcher};
 use crate::identity::{Identities, IdentityOptions};
 use crate::ledger::Wanted;
@@ -29,25 +30,19 @@ fn tools(store: &Arc<dyn Store>, collections: &str) -> Arc<Tools> {
         indexed: Indexed::fixed(CollectionFilter::parse(collections).unwrap()),
         followed: Followed::default(),
         options: JobOptions {
-            configured: CollectionFilter::parse(collections).unwrap(),
             json: false,
             signatures: true,
             on_deleted: AccountAction::Purge,
             on_takedown: AccountAction::Hide,
             relays: vec!["https://relay.invalid".to_owned()],
-            max_jobs: 1,
-            per_host: 8,
-            rate: 10.0,
-            attempts: 1,
-            retry_wait: Duration::from_millis(1),
-            repair_pause: Duration::ZERO,
-            max_repo_bytes: 1 << 20,
-            repo_time: Duration::from_secs(1),
-            repo_idle: Duration::from_secs(1),
-            export_above: u64::MAX,
             skip_dids: HashSet::new(),
             temp_dir: std::env::temp_dir(),
         },
+        limits: Limits::fixed(Backfill {
+            max_jobs: 1,
+            attempts: 1,
+            ..Config::load(&Sources::default()).unwrap().config.backfill
+        }),
     })
 }
 

@@ -34,7 +34,7 @@ impl Run {
         if error.is_unsupported() {
             return self.fall_back(&error);
         }
-        let attempts = self.tools.options.attempts;
+        let attempts = self.tools.limits.now().attempts;
         let at = self.next.as_ref().map_or(0, |at| at.source);
         let one_of_many = matches!(self.job.body.sources.get(at), Some(Source::Hosts { .. }));
         match error {
@@ -110,7 +110,8 @@ impl Run {
         if self.listing_failures >= LISTING_ATTEMPTS {
             return self.leave_out_relay(&error.to_string());
         }
-        let wait = self.tools.options.retry_wait * 2u32.saturating_pow(self.listing_failures - 1);
+        let wait =
+            self.tools.limits.now().retry_wait * 2u32.saturating_pow(self.listing_failures - 1);
         if let Some(at) = self.next.clone() {
             self.ask(at, wait);
         }
