@@ -11,7 +11,7 @@ use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::daemon::{self, DaemonError};
 use crate::store::StoreError;
-use crate::telemetry::VERSION;
+use crate::telemetry::{VERSION, metrics};
 
 /// How long the store may take to close: what it acknowledged is durable already.
 const CLOSE: Duration = Duration::from_secs(10);
@@ -30,6 +30,8 @@ pub(super) async fn run(config: Config) -> Result<Exit, Failure> {
         store = storage::name(&config),
         "penstock starts"
     );
+    // Before the store, which counts from its opening on.
+    metrics::install().map_err(DaemonError::from)?;
     // A worker may wait long for a database, or for the one that makes its tables.
     let store = tokio::select! {
         store = storage::open_for_worker(&config) => store?,

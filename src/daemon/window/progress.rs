@@ -120,6 +120,18 @@ impl Shown {
             all => 1.0 - seconds(left.saturating_sub(done)) / seconds(all).max(1e-6),
         };
         names::WINDOW_PROGRESS.with([]).set(ratio.clamp(0.0, 1.0));
+        let left = seconds(left.saturating_sub(done));
+        names::WINDOW_ETA.with([]).set(self.eta(left, seconds(done)));
+    }
+
+    /// Seconds until the rest is replayed at the rate of the pass that runs, which has done so much of the time; NaN where that is
+    /// not known.
+    fn eta(&self, left: f64, done: f64) -> f64 {
+        match &self.running {
+            _ if left == 0.0 => 0.0,
+            Some(running) if done > 0.0 => running.began.elapsed().as_secs_f64() * left / done,
+            _ => f64::NAN,
+        }
     }
 }
 
