@@ -351,9 +351,7 @@ impl Roster {
             error = job.body.error,
             "a backfill is over"
         );
-        names::BACKFILL_OVER
-            .with([outcome(&job.body)])
-            .increment(1);
+        names::BACKFILL_OVER.with([outcome(&job.body)]).increment(1);
         live.show(&job, job.body.counts.clone());
         self.active().remove(&job.id);
         self.count();

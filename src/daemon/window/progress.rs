@@ -121,7 +121,9 @@ impl Shown {
         };
         names::WINDOW_PROGRESS.with([]).set(ratio.clamp(0.0, 1.0));
         let left = seconds(left.saturating_sub(done));
-        names::WINDOW_ETA.with([]).set(self.eta(left, seconds(done)));
+        names::WINDOW_ETA
+            .with([])
+            .set(self.eta(left, seconds(done)));
     }
 
     /// Seconds until the rest is replayed at the rate of the pass that runs, which has done so much of the time; NaN where that is

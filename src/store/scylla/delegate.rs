@@ -178,7 +178,7 @@ impl Store for ScyllaStore {
     }
 
     fn may_write(&self) -> bool {
-        self.tenure.as_ref().is_none_or(Tenure::holds)
+        self.tenure.as_ref().is_none_or(|tenure| tenure.holds())
     }
 
     async fn lost(&self) -> StoreError {
