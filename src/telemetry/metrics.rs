@@ -335,6 +335,9 @@ mod tests {
         }
         RELAY_FRAMES.with(["live"]).increment(2);
         QUARANTINED.with(["bad_cbor"]).increment(1);
+        QUARANTINED.begin([["bad_cbor"], ["bad_car"]]);
+        STORE_DISK_BYTES.with([]).set(7.0);
+        STORE_DISK_BYTES.begin([[]]);
         let full = SecondsCounter::new(PIPELINE_FULL.with([]));
         (0..5).for_each(|_| full.add(Duration::from_millis(700)));
         let text = render(&again);
@@ -345,6 +348,8 @@ mod tests {
             "penstock_ops_total{action=\"delete\",source=\"live\"} 3",
             "penstock_relay_frames_total{stream=\"live\"} 2",
             "penstock_quarantined_total{reason=\"bad_cbor\"} 1",
+            "penstock_quarantined_total{reason=\"bad_car\"} 0",
+            "penstock_store_disk_bytes 7",
             "penstock_pipeline_full_seconds_total 3",
             "# TYPE penstock_decode_seconds histogram",
             "penstock_decode_seconds_bucket{le=\"0.0000025\"} 0",
