@@ -40,8 +40,9 @@ fn code_list(names: &[&str]) -> String {
 const METRICS_INTRO: &str = "\
 # Metrics
 
-`GET /metrics` serves them as Prometheus text; no token is needed. The usual `process_*` metrics of the process (CPU, memory,
-open files, start time) are there as well, without the prefix.
+`GET /metrics` serves them as Prometheus text; no token is needed. The usual metrics of the process are there as well, without the prefix:
+`process_cpu_seconds_total`, `process_resident_memory_bytes`, `process_virtual_memory_bytes`, `process_virtual_memory_max_bytes`,
+`process_open_fds`, `process_max_fds`, `process_threads`, `process_start_time_seconds`.
 
 ```sh
 curl -s http://127.0.0.1:8400/metrics
@@ -49,6 +50,7 @@ curl -s http://127.0.0.1:8400/metrics
 
 What to watch first:
 
+- `penstock_ready` is 0: `/readyz` says why in words.
 - `penstock_relay_connected` is 0: no stream. `penstock_relay_reconnects_total` says why, by `reason`.
 - `penstock_watermark_lag_seconds` grows: what is durable falls behind what was published. If `penstock_relay_lag_seconds` grows as
   well, the relay or the link is behind; if only the first does, decoding or the store is.
@@ -56,10 +58,10 @@ What to watch first:
 - `penstock_ledger_missing_seconds` stays above 0: something is missing. `penstock_ledger_gaps` says how many parts worker 0 will still
   replay, and how many are lost; `penstock gaps` says which ([backfill.md](backfill.md)).
 - `penstock_quarantined_total` grows: [quarantine.md](quarantine.md).
-- `penstock_ingest_paused` is 1: `/readyz` says why in words.
 
-A counter that was never counted is absent. Lags are measured each second, the health of the store each 5 s, the ledger each
-minute.
+Below are [dashboards and alerts](#dashboards-and-alerts) that watch this. Counters are there as 0 before they count, so that a first error is
+seen as an increase; those of jobs only on worker 0. Lags are measured five times a second, the health of the store each 5 s, jobs each
+10 s, the ledger each minute.
 
 This table is made from the code: `PENSTOCK_BLESS=1 cargo test --test docs`.
 ";
@@ -72,12 +74,12 @@ const LABELS: &str = "
 | --- | --- |
 | `relay` | host of the relay |
 | `stream` | `live`, `replay` (worker 0's window and gaps) |
-| `state` of `ledger_gaps` | `pending`, `lost` ([backfill.md](backfill.md)) |
+| `state` of `ledger_gaps` | `pending`, `lost` (a job repairs it from the repositories), `edge` (lost, but no more than the first hour of the window: it goes as that moves) ([backfill.md](backfill.md)) |
 | `type` | `commit`, `sync`, `identity`, `account`, `info`, `error`, `unknown` |
 | `action` | `create`, `update`, `delete`, and `unwanted` for operations on collections that are not stored |
 | `source` | `stream` |
 | `table` | `records`, `repos`, `repairs`, `quarantine`, `ledger` |
-| `kind` of `store_errors_total` | `disk_full`, `corrupt`, `failed`, `refused`, `closed`; of requests to a database `overloaded`, `timeout`, `unavailable`, `failure`, `connection`, `denied`, `schema`, `server`, `driver`, `refused` |
+| `kind` of `store_errors_total` | `disk_full`, `corrupt`, `failed`, `refused`, `unavailable`, `schema`, `lease`, `closed`; of requests to a database `overloaded`, `timeout`, `unavailable`, `failure`, `connection`, `denied`, `schema`, `server`, `driver`, `refused` |
 | `reason` of `relay_reconnects_total` | `closed`, `reset`, `timeout`, `too_large`, `protocol`, `text`, `refused`, `rate_limited`, `server_error`, `not_implemented`, `redirect`, `tls`, `dns`, `unreachable`, `error_frame` |
 | `reason` of `frames_skipped_total` | `slot` (another worker's), `poison` (passed by), `unknown_type`, `reread` (dropped before a pause, read again after it) |
 | `reason` of `quarantined_total` | `bad_cbor`, `bad_field`, `bad_car`, `cid_mismatch`, `missing_block`, `bad_commit`, `future_rev`, `too_large`, `store_refused` |
@@ -86,6 +88,40 @@ const LABELS: &str = "
 | `reason` of `pds_throttled_total` | `budget` (none left, as its headers said), and of 429s what told how long to wait: `retry_after`, `rate_limit` (`RateLimit-Reset`), `bare` (nothing did) |
 | `outcome` of `identity_fetches_total` | `found`, `not_found`, `tombstoned`, `malformed`, `failed` (the directory or host did not answer as it should) |
 | `reason` of `ingest_paused` | `faults`, `clock`, `store` |
+";
+
+const DASHBOARDS: &str = "
+## Dashboards and alerts
+
+[`dashboards/`](../dashboards) has four dashboards for Grafana (overview, backfill, store, process), the rules of eight alerts for Prometheus,
+and the files that give both to a Prometheus and a Grafana that start anew. [`compose.yaml`](../compose.yaml) starts them on one
+machine ([scylla.md](scylla.md)). Each panel says what it shows and what to do; each alert and many panels lead to their section of the runbook.
+
+With a Prometheus and a Grafana of your own:
+
+- Let Prometheus scrape the workers of one store as one job, `penstock`, and load `alerts.yml`; `prometheus.yml` shows both. An installation
+  beside it gets a job of its own, and its name in the first rule.
+- Import the dashboards, or have them provisioned as `provisioning/` shows. They ask for the Prometheus to read, and for workers (by
+  address) and relays.
+- Links lead to `docs/runbook.md`: `sed -i 's|docs/runbook.md|https://wiki.example.com/runbook|' dashboards/*.json dashboards/alerts.yml` puts
+  the place where you keep it before that.
+
+| alert | severity | when |
+| --- | --- | --- |
+| `PenstockNotLive` | critical | for 5 minutes a worker does not answer, or says that it is not ready |
+| `PenstockLagGrows` | warning | what is durable is over 5 minutes behind and does not catch up, for 10 minutes |
+| `PenstockWatermarkStuck` | critical | frames come or wait, and nothing became durable for 15 minutes |
+| `PenstockGapNotRepairable` | warning | something is missing that no relay serves, and no job repairs it, or the job fails, for 30 minutes |
+| `PenstockQuarantineRises` | warning | over 50 frames in 15 minutes could not be taken in, for 15 minutes |
+| `PenstockStoreErrors` | warning | over 6 errors of the store a minute, for 10 minutes |
+| `PenstockDiskFilling` | critical | the embedded store reaches `store.embedded.min_free` within 12 hours, or has less than half as much above it, for 30 minutes |
+| `PenstockLeaseConflict` | critical | for 5 minutes a worker does not hold its lease, or two are the same worker, or they differ on how many they are |
+
+Critical is what somebody should be woken for. A worker that is refused at its start, as for a lease that another process holds, does not
+answer: that is `PenstockNotLive`. The disks of a database are not watched here.
+
+`cargo test --test dashboards` runs a Prometheus (Debian's package `prometheus`) that scrapes a daemon at work, and asks it every query of
+every panel and rule; and `promtool` with the cases of `alerts_test.yml`, in which each alert fires, and others in which it does not.
 ";
 
 fn metrics() -> String {
@@ -107,6 +143,7 @@ fn metrics() -> String {
         let _ = writeln!(text, "| `{name}` | {kind} | {labels} | {} |", cell(help));
     }
     text.push_str(LABELS);
+    text.push_str(DASHBOARDS);
     text
 }
 

@@ -13,7 +13,7 @@ use crate::config::{Loaded, Sources};
 use crate::daemon::{self, DaemonError};
 use crate::service::Service;
 use crate::store::StoreError;
-use crate::telemetry::{Logs, VERSION};
+use crate::telemetry::{Logs, VERSION, metrics};
 
 /// How long the store may take to close: what it acknowledged is durable already.
 const CLOSE: Duration = Duration::from_secs(10);
@@ -44,6 +44,8 @@ pub(super) async fn run(loaded: Loaded, sources: Sources, logs: Logs) -> Result<
         store = storage::name(&config),
         "penstock starts"
     );
+    // Before the store, which counts from its opening on.
+    metrics::install().map_err(DaemonError::from)?;
     service.status("opening the store");
     // A worker may wait long for a database, or for the one that makes its tables.
     let store = tokio::select! {

@@ -11,10 +11,10 @@ use super::status::Status;
 use super::trail::Trail;
 use crate::api::{DaemonStatus, WantedNow};
 use crate::clock::Clock;
-use crate::ledger::{self, Wanted};
+use crate::ledger::{self, Gap, Wanted};
 use crate::pipeline::{Depth, Point, Progress};
 use crate::slot::SlotSet;
-use crate::store::{Store, StoreError};
+use crate::store::{RepairKind, Store, StoreError};
 use crate::telemetry::metrics as names;
 
 /// How often lags and queues are measured.
@@ -25,6 +25,8 @@ const HEALTH: u64 = 25;
 const WORDS: u64 = 50;
 /// and the reading of the ledger every so many.
 const LEDGER: u64 = 300;
+/// How long the store may take to say how it is.
+const STORE_ANSWERS: Duration = Duration::from_secs(5);
 
 /// Measures what nobody counts.
 pub(crate) struct Gauges {
@@ -34,7 +36,10 @@ pub(crate) struct Gauges {
     clock: Arc<dyn Clock>,
     wanted: WantedNow,
     slots: SlotSet,
+    /// Reasons of repairs that were shown.
     reasons: Vec<String>,
+    /// Whether the store answered last, and takes writes.
+    store_works: bool,
     watermarks: Trail<Option<Point>>,
     /// The watermark as it may be claimed: what a store that syncs late may still lose is above it.
     watermark: Option<Point>,
@@ -59,7 +64,8 @@ impl Gauges {
             clock,
             wanted,
             slots,
-            reasons: Vec::new(),
+            reasons: RepairKind::REASONS.map(str::to_owned).into(),
+            store_works: false,
             watermarks,
             watermark: None,
             rendering,
@@ -86,7 +92,8 @@ impl Gauges {
             if periods.is_multiple_of(HEALTH) {
                 // Samples of histograms wait in memory until then; nobody may ever ask for the metrics.
                 self.rendering.run_upkeep();
-                let _ = self.health().await;
+                let health = tokio::time::timeout(STORE_ANSWERS, self.health()).await;
+                self.store_works = matches!(health, Ok(Ok(true)));
             }
             if periods.is_multiple_of(LEDGER) {
                 let _ = self.missing().await;
@@ -116,6 +123,14 @@ impl Gauges {
                 names::WATERMARK_LAG.with([]).set(lag(now, at.time));
             }
         }
+        let ready = self.store_works && self.status.not_ready().is_empty();
+        names::READY.with([]).set(flag(ready));
+        names::STORE_LEASE_HELD
+            .with([])
+            .set(flag(self.store.may_write()));
+        names::PIPELINE_IN_FLIGHT
+            .with([])
+            .set(gauge(depth.in_flight() as u64));
         let (frames, bytes) = depth.queued();
         names::PIPELINE_QUEUED_FRAMES
             .with([])
@@ -147,7 +162,8 @@ impl Gauges {
         (now, frames)
     }
 
-    async fn health(&mut self) -> Result<(), StoreError> {
+    /// Measures the store; whether it takes writes.
+    async fn health(&mut self) -> Result<bool, StoreError> {
         let health = self.store.health().await?;
         for reason in self.reasons.drain(..) {
             names::REPAIRS_PENDING.with([&reason]).set(0.0);
@@ -165,7 +181,10 @@ impl Gauges {
         if let Some(bytes) = health.free_bytes {
             names::STORE_FREE_BYTES.with([]).set(gauge(bytes));
         }
-        Ok(())
+        if let Some(bytes) = health.min_free_bytes {
+            names::STORE_MIN_FREE_BYTES.with([]).set(gauge(bytes));
+        }
+        Ok(health.trouble.is_none())
     }
 
     async fn missing(&self) -> Result<(), StoreError> {
@@ -178,9 +197,14 @@ impl Gauges {
         names::LEDGER_MISSING
             .with([])
             .set(Duration::from_micros(micros).as_secs_f64());
-        let lost = gaps.iter().filter(|gap| gap.lost.is_some()).count();
-        for (state, count) in [("lost", lost), ("pending", gaps.len() - lost)] {
-            names::LEDGER_GAPS.with([state]).set(gauge(count as u64));
+        let state = |gap: &Gap| match gap.lost {
+            None => "pending",
+            Some(_) if gap.is_worth_a_repair(&wanted) => "lost",
+            Some(_) => "edge",
+        };
+        for of in ["pending", "lost", "edge"] {
+            let count = gaps.iter().filter(|gap| state(gap) == of).count();
+            names::LEDGER_GAPS.with([of]).set(gauge(count as u64));
         }
         Ok(())
     }
@@ -190,6 +214,10 @@ impl Gauges {
 pub(super) fn per_second(count: u64, time: Duration) -> u64 {
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
     count.saturating_mul(1000) / millis
+}
+
+fn flag(value: bool) -> f64 {
+    if value { 1.0 } else { 0.0 }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a gauge")]

@@ -2,7 +2,9 @@
 
 use metrics::{Counter, Gauge};
 
+use super::status::Pause;
 use crate::pipeline::Stream;
+use crate::relay::{DisconnectReason, RelayUrl};
 use crate::telemetry::metrics as names;
 
 /// What the reader of one stream counts.
@@ -15,8 +17,11 @@ pub(crate) struct StreamMetrics {
 }
 
 impl StreamMetrics {
-    pub fn new(stream: Stream) -> Self {
+    pub fn new<'a>(stream: Stream, relays: impl Iterator<Item = &'a RelayUrl>) -> Self {
         let name = stream.as_str();
+        if stream == Stream::Live {
+            begin(relays);
+        }
         Self {
             stream,
             frames: names::RELAY_FRAMES.with([name]),
@@ -79,4 +84,17 @@ impl StreamMetrics {
             .with([reason])
             .set(if paused { 1.0 } else { 0.0 });
     }
+}
+
+/// Shows all that a reader may ever count.
+fn begin<'a>(relays: impl Iterator<Item = &'a RelayUrl>) {
+    for relay in relays.map(RelayUrl::host) {
+        names::RELAY_CONNECTED.begin([[relay.as_str()]]);
+        names::RELAY_SEQ_JUMPS.begin([[relay.as_str()]]);
+        let reasons = DisconnectReason::COUNTED;
+        names::RELAY_RECONNECTS.begin(reasons.map(|reason| [relay.as_str(), reason.as_str()]));
+    }
+    names::EVENTS.begin([["info"], ["error"]]);
+    names::FRAMES_SKIPPED.begin([["poison"]]);
+    names::INGEST_PAUSED.begin(Pause::REASONS.map(|reason| [reason]));
 }

@@ -21,6 +21,9 @@ pub enum Pause {
 }
 
 impl Pause {
+    /// Every label in metrics.
+    pub const REASONS: [&'static str; 3] = ["faults", "clock", "store"];
+
     /// The label in metrics.
     pub fn as_str(&self) -> &'static str {
         match self {

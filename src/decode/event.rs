@@ -169,6 +169,18 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every one.
+    pub const ALL: [Self; 8] = [
+        Self::BadCbor,
+        Self::BadField,
+        Self::BadCar,
+        Self::CidMismatch,
+        Self::MissingBlock,
+        Self::BadCommit,
+        Self::FutureRev,
+        Self::TooLarge,
+    ];
+
     /// The label.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -201,6 +213,15 @@ pub enum RecordFault {
 }
 
 impl RecordFault {
+    /// Every one.
+    pub const ALL: [Self; 5] = [
+        Self::NotCbor,
+        Self::TooDeep,
+        Self::NotCanonical,
+        Self::BadValue,
+        Self::NotMap,
+    ];
+
     /// The label.
     pub fn as_str(self) -> &'static str {
         match self {

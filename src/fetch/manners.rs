@@ -76,6 +76,7 @@ struct Address {
 
 impl Manners {
     pub(super) fn new(options: &FetchOptions) -> Self {
+        PDS_THROTTLED.begin([["budget"], ["retry_after"], ["rate_limit"], ["bare"]]);
         Self {
             hosts: Remembered::new(REMEMBERED),
             addresses: Remembered::new(REMEMBERED),

@@ -132,6 +132,9 @@ struct Inner {
 impl Identities {
     /// Knows nothing yet.
     pub fn new(fetcher: Fetcher, options: &IdentityOptions, clock: Arc<dyn Clock>) -> Self {
+        let outcomes = ["found", "not_found", "tombstoned", "malformed", "failed"];
+        IDENTITY_FETCHES.begin(outcomes.map(|outcome| [outcome]));
+        IDENTITY_CACHE_HITS.begin([[]]);
         Self(Arc::new(Inner {
             fetcher,
             plc_url: options.plc_url.trim_end_matches('/').to_owned(),

@@ -6,7 +6,8 @@ use std::time::Duration;
 use metrics::{Counter, Histogram};
 
 use super::writes::Counts;
-use crate::store::{StoreError, WriteBatch};
+use crate::decode::{Reason, RecordFault};
+use crate::store::{STORE_REFUSED, StoreError, WriteBatch};
 use crate::telemetry::metrics as names;
 
 /// What a lane counts between two batches.
@@ -20,6 +21,7 @@ pub(crate) struct LaneMetrics {
 
 impl LaneMetrics {
     pub fn new() -> Self {
+        begin();
         Self {
             decode: names::DECODE.with([]),
             ops: Counts::default(),
@@ -88,6 +90,18 @@ impl LaneMetrics {
     }
 }
 
+/// Shows all that a lane may ever count.
+fn begin() {
+    let types = ["commit", "sync", "identity", "account", "unknown"];
+    names::EVENTS.begin(types.map(|kind| [kind]));
+    let actions = ["create", "update", "delete", "unwanted"];
+    names::OPS.begin(actions.map(|action| [action, "stream"]));
+    names::FRAMES_SKIPPED.begin([["unknown_type"], ["reread"]]);
+    names::QUARANTINED.begin(Reason::ALL.map(|reason| [reason.as_str()]));
+    names::QUARANTINED.begin([[STORE_REFUSED]]);
+    names::RECORD_FAULTS.begin(RecordFault::ALL.map(|fault| [fault.as_str()]));
+}
+
 /// What is counted of batches, once each.
 pub(crate) struct StoreMetrics {
     write: Histogram,
@@ -119,6 +133,10 @@ impl Rows {
 
 impl StoreMetrics {
     pub fn new() -> Self {
+        names::STORE_ERRORS.begin(StoreError::KINDS.map(|kind| [kind]));
+        names::STORE_RETRIES.begin([[]]);
+        names::STORE_IN_FLIGHT.begin([[]]);
+        names::STORE_IN_FLIGHT_LIMIT.begin([[]]);
         let table = |name| names::STORE_WRITES.with([name]);
         Self {
             write: names::STORE_WRITE.with([]),

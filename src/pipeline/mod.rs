@@ -117,16 +117,26 @@ impl Epochs {
     }
 }
 
-/// Tells how much waits before the lanes.
-pub struct Depth(Vec<lane::LaneDepth>);
+/// Tells how much waits before the lanes and behind them.
+pub struct Depth {
+    lanes: Vec<lane::LaneDepth>,
+    in_flight: Arc<Semaphore>,
+    in_flight_bytes: u32,
+}
 
 impl Depth {
     /// Frames and bytes that wait.
     pub fn queued(&self) -> (usize, usize) {
-        self.0.iter().fold((0, 0), |(frames, bytes), lane| {
+        self.lanes.iter().fold((0, 0), |(frames, bytes), lane| {
             let (more_frames, more_bytes) = lane.queued();
             (frames + more_frames, bytes + more_bytes)
         })
+    }
+
+    /// Bytes of the batches that were handed to the store and are not durable yet.
+    pub fn in_flight(&self) -> usize {
+        let free = self.in_flight.available_permits();
+        (self.in_flight_bytes as usize).saturating_sub(free)
     }
 }
 
@@ -215,9 +225,13 @@ impl Pipeline {
         self.failure.clone()
     }
 
-    /// Tells how much waits before the lanes.
+    /// Tells how much waits before the lanes and behind them.
     pub fn depth(&self) -> Depth {
-        Depth(self.lanes.iter().map(lane::Entry::depth).collect())
+        Depth {
+            lanes: self.lanes.iter().map(lane::Entry::depth).collect(),
+            in_flight: self.in_flight.clone(),
+            in_flight_bytes: self.in_flight_bytes,
+        }
     }
 
     /// Tells whether the lanes and the store get anything done.

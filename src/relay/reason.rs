@@ -49,6 +49,25 @@ pub enum DisconnectReason {
 }
 
 impl DisconnectReason {
+    /// Those that are nobody's wish here: what the metrics count.
+    pub const COUNTED: [Self; 15] = [
+        Self::Closed,
+        Self::Reset,
+        Self::Timeout,
+        Self::TooLarge,
+        Self::Protocol,
+        Self::Text,
+        Self::Refused,
+        Self::RateLimited,
+        Self::ServerError,
+        Self::NotImplemented,
+        Self::Redirect,
+        Self::Tls,
+        Self::Dns,
+        Self::Unreachable,
+        Self::ErrorFrame,
+    ];
+
     /// The metric label, in snake case.
     pub fn as_str(self) -> &'static str {
         match self {

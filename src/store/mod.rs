@@ -97,6 +97,18 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The labels of those that may come while a daemon runs.
+    pub const KINDS: [&'static str; 8] = [
+        "disk_full",
+        "corrupt",
+        "failed",
+        "refused",
+        "unavailable",
+        "schema",
+        "lease",
+        "closed",
+    ];
+
     /// The label in metrics.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -129,6 +141,8 @@ pub struct Health {
     pub disk_bytes: Option<u64>,
     /// Free bytes on that disk, where the store knows.
     pub free_bytes: Option<u64>,
+    /// Free bytes below which it takes no writes, where it has such a bound.
+    pub min_free_bytes: Option<u64>,
 }
 
 /// Most repairs that are read of one repository.
@@ -277,6 +291,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Notes where a repository lives, as its DID document said it.
     async fn put_pds(&self, did: &str, pds: &str) -> Result<(), StoreError>;
+
+    /// Whether this process may write now; `false` while a lease that others could take meanwhile has run out.
+    fn may_write(&self) -> bool {
+        true
+    }
 
     /// Resolves once this process may write no more, with the reason: another one has its part of the work. Never for a
     /// store that is this process's own.

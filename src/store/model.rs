@@ -268,6 +268,19 @@ pub enum RepairKind {
 }
 
 impl RepairKind {
+    /// Why repairs are written, as labels in metrics.
+    pub const REASONS: [&'static str; 9] = [
+        "quarantined",
+        "sync",
+        "too_big",
+        "deleted",
+        "account_time",
+        "account_stale",
+        "reactivated",
+        "removed",
+        "gap",
+    ];
+
     /// The label.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -52,12 +52,26 @@ impl<const N: usize> CounterFamily<N> {
     pub fn with(&self, values: [&str; N]) -> Counter {
         ::metrics::counter!(self.0.name, labels(&self.0, values))
     }
+
+    /// Shows these counters as 0 until they count: one that first appears as 1 was never seen to grow.
+    pub fn begin<'a>(&self, all: impl IntoIterator<Item = [&'a str; N]>) {
+        for values in all {
+            self.with(values).increment(0);
+        }
+    }
 }
 
 impl<const N: usize> GaugeFamily<N> {
     /// The gauge of these label values, in the order of the family's labels.
     pub fn with(&self, values: [&str; N]) -> Gauge {
         ::metrics::gauge!(self.0.name, labels(&self.0, values))
+    }
+
+    /// Shows these gauges, as 0 until they are set.
+    pub fn begin<'a>(&self, all: impl IntoIterator<Item = [&'a str; N]>) {
+        for values in all {
+            self.with(values).increment(0.0);
+        }
     }
 }
 
@@ -98,6 +112,8 @@ macro_rules! families {
 }
 
 families! {
+    READY: Gauge GaugeFamily "ready" []
+        "1 while the relay is connected, nothing pauses ingestion and the store answers, as /readyz says it, else 0";
     RELAY_CONNECTED: Gauge GaugeFamily "relay_connected" ["relay"]
         "1 while the subscription to this relay is open, else 0";
     RELAY_RECONNECTS: Counter CounterFamily "relay_reconnects_total" ["relay", "reason"]
@@ -134,6 +150,8 @@ families! {
         "Bytes of the frames that wait to be decoded";
     PIPELINE_FULL: Counter CounterFamily "pipeline_full_seconds_total" []
         "Seconds in which reading stood still because a queue was full";
+    PIPELINE_IN_FLIGHT: Gauge GaugeFamily "pipeline_in_flight_bytes" []
+        "Bytes of the batches that were handed to the store and are not durable yet";
     DECODE: Histogram HistogramFamily "decode_seconds" []
         "Time to decode a frame, in seconds: one sample a chunk, the mean of its frames";
     STORE_WRITE: Histogram HistogramFamily "store_write_seconds" []
@@ -147,19 +165,25 @@ families! {
     STORE_IN_FLIGHT: Gauge GaugeFamily "store_in_flight" []
         "Requests to the database that are on their way; none with the embedded store";
     STORE_IN_FLIGHT_LIMIT: Gauge GaugeFamily "store_in_flight_limit" []
-        "How many may be on their way: falls when the database can't keep up, and grows again with its answers";
+        "How many may be on their way: falls when the database can't keep up, and grows again with its answers; 0 with the embedded store";
     STORE_DISK_BYTES: Gauge GaugeFamily "store_disk_bytes" []
         "Bytes of the embedded store on disk";
     STORE_FREE_BYTES: Gauge GaugeFamily "store_free_bytes" []
         "Free bytes on the disk of the embedded store";
+    STORE_MIN_FREE_BYTES: Gauge GaugeFamily "store_min_free_bytes" []
+        "Free bytes on the disk of the embedded store below which the daemon stops: store.embedded.min_free";
+    STORE_LEASE_HELD: Gauge GaugeFamily "store_lease_held" []
+        "1 while this worker may write: its lease in the database holds (the embedded store needs none), else 0";
     LEDGER_MISSING: Gauge GaugeFamily "ledger_missing_seconds" []
         "Time in which slots of this worker miss something that is wanted: between held intervals, and of the window; in seconds";
     LEDGER_GAPS: Gauge GaugeFamily "ledger_gaps" ["state"]
-        "Intervals that slots of this worker miss: still to be replayed, or lost beyond what the relays serve";
+        "Intervals that slots of this worker miss: to be replayed, or lost to the relays and to be repaired from repositories, or not worth that";
     BACKFILL_WORKER: Gauge GaugeFamily "backfill_worker" []
         "1 where this worker replays what is missing, for all workers: worker 0 does, else 0";
     WINDOW_PROGRESS: Gauge GaugeFamily "backfill_window_progress_ratio" []
         "What part of the missing time was replayed since nothing was missing last; 1 when nothing is";
+    WINDOW_ETA: Gauge GaugeFamily "backfill_window_eta_seconds" []
+        "Seconds until all that is missing and can be replayed is, at the rate of the pass that runs; 0 when nothing is missing, NaN while unknown";
     WINDOW_TIME: Gauge GaugeFamily "backfill_window_time_seconds" []
         "Time of the newest event that the replay has read, in seconds since the epoch";
     REPAIRS_PENDING: Gauge GaugeFamily "repairs_pending" ["reason"]
@@ -170,6 +194,12 @@ families! {
         "Records that jobs wrote";
     BACKFILL_JOBS: Gauge GaugeFamily "backfill_jobs" ["status"]
         "Jobs that are pending or running; the standing one that works repairs off is always running";
+    BACKFILL_WAITING: Gauge GaugeFamily "backfill_waiting_repos" []
+        "Repositories that running jobs have found and are not done with; without the standing job";
+    BACKFILL_ETA: Gauge GaugeFamily "backfill_jobs_eta_seconds" []
+        "Seconds until the last of the jobs is over, each at its rate so far; 0 when there is none, NaN while unknown";
+    BACKFILL_OVER: Counter CounterFamily "backfill_jobs_over_total" ["outcome"]
+        "Jobs that came to an end, by how: complete, partial (some repositories or hosts failed), failed, cancelled";
     PDS_THROTTLED: Counter CounterFamily "pds_throttled_total" ["reason"]
         "Times that a host made a request wait for its rate limits, by what told how long";
     IDENTITY_CACHE_HITS: Counter CounterFamily "identity_cache_hits_total" []
@@ -305,6 +335,9 @@ mod tests {
         }
         RELAY_FRAMES.with(["live"]).increment(2);
         QUARANTINED.with(["bad_cbor"]).increment(1);
+        QUARANTINED.begin([["bad_cbor"], ["bad_car"]]);
+        STORE_DISK_BYTES.with([]).set(7.0);
+        STORE_DISK_BYTES.begin([[]]);
         let full = SecondsCounter::new(PIPELINE_FULL.with([]));
         (0..5).for_each(|_| full.add(Duration::from_millis(700)));
         let text = render(&again);
@@ -315,6 +348,8 @@ mod tests {
             "penstock_ops_total{action=\"delete\",source=\"live\"} 3",
             "penstock_relay_frames_total{stream=\"live\"} 2",
             "penstock_quarantined_total{reason=\"bad_cbor\"} 1",
+            "penstock_quarantined_total{reason=\"bad_car\"} 0",
+            "penstock_store_disk_bytes 7",
             "penstock_pipeline_full_seconds_total 3",
             "# TYPE penstock_decode_seconds histogram",
             "penstock_decode_seconds_bucket{le=\"0.0000025\"} 0",

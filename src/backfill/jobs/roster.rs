@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::gaps::{self, LedgerNow};
 use super::live::Live;
-use super::model::{JobRequest, JobStatus, JobType, JobsError, Stage, Started};
+use super::model::{JobRequest, JobStatus, JobType, JobView, JobsError, Stage, Started};
 use super::record::{Job, JobBody};
 use super::run::{Ended, Run};
 use super::scope;
@@ -155,7 +155,7 @@ impl Roster {
             busy.insert(REPAIRS);
         }
         self.count();
-        names::BACKFILL_RECORDS.with([]).increment(0);
+        begin_counters();
         let start = Instant::now() + TELL_EVERY;
         let mut tell = tokio::time::interval_at(start, TELL_EVERY);
         loop {
@@ -172,7 +172,10 @@ impl Roster {
                 // What ends with it is not taken up again.
                 () = shutdown.cancelled() => break,
                 () = self.wake.notified() => {}
-                _ = tell.tick() => self.tell(),
+                _ = tell.tick() => {
+                    self.tell();
+                    self.count();
+                }
                 Some(ended) = working.join_next() => {
                     let id = ended.map_err(|error| StoreError::Failed(format!("a job ended: {error}")))??;
                     busy.remove(&id);
@@ -185,7 +188,7 @@ impl Roster {
         Ok(())
     }
 
-    /// Shows how many there are.
+    /// Shows how many there are, and how far.
     fn count(&self) {
         let statuses: Vec<JobStatus> = self
             .active()
@@ -198,6 +201,19 @@ impl Roster {
                 .with([status.as_str()])
                 .set(jobs as f64);
         }
+        let now = self.tools.clock.now_micros();
+        let active = self.active();
+        let asked = active.iter().filter(|(id, _)| **id != REPAIRS);
+        let views: Vec<JobView> = asked.map(|(_, live)| live.view(now)).collect();
+        let waiting: u64 = views.iter().map(|job| job.waiting_repos).sum();
+        names::BACKFILL_WAITING.with([]).set(waiting as f64);
+        // What one does not know all don't: the greatest of them, and NaN where there is one.
+        let eta = views.iter().map(|job| job.eta_seconds.unwrap_or(f64::NAN));
+        let eta = eta.fold(0.0, |most: f64, eta| match most < eta || eta.is_nan() {
+            true => eta,
+            false => most,
+        });
+        names::BACKFILL_ETA.with([]).set(eta);
     }
 
     /// Tells in the log how far each job is.
@@ -345,6 +361,7 @@ impl Roster {
             error = job.body.error,
             "a backfill is over"
         );
+        names::BACKFILL_OVER.with([outcome(&job.body)]).increment(1);
         live.show(&job, job.body.counts.clone());
         self.active().remove(&job.id);
         self.count();
@@ -416,6 +433,24 @@ impl Roster {
             .iter()
             .find(|(_, live)| live.state().0.body.scope == scope && !live.cancel.is_cancelled());
         found.map(|(id, _)| *id)
+    }
+}
+
+/// Shows all that jobs may ever count.
+fn begin_counters() {
+    let repos = ["done", "skipped", "inactive", "failed"];
+    names::BACKFILL_REPOS.begin(repos.map(|outcome| [outcome]));
+    names::BACKFILL_RECORDS.begin([[]]);
+    let jobs = ["complete", "partial", "failed", "cancelled"];
+    names::BACKFILL_OVER.begin(jobs.map(|outcome| [outcome]));
+}
+
+/// How a job ended, as a label: what could not be had of a completed one is told.
+fn outcome(body: &JobBody) -> &'static str {
+    match body.status {
+        JobStatus::Completed if body.counts.failed > 0 || body.lost_hosts.count() > 0 => "partial",
+        JobStatus::Completed => "complete",
+        status => status.as_str(),
     }
 }
 

@@ -157,7 +157,7 @@ impl Reader {
     fn new(parts: ReaderParts, pass: Option<Pass>) -> (Self, watch::Receiver<Arc<Progress>>) {
         let progress = parts.recorder.progress();
         let (watched, watching) = watch::channel(progress.clone());
-        let metrics = StreamMetrics::new(parts.stream);
+        let metrics = StreamMetrics::new(parts.stream, parts.subscription.relays());
         let collections = parts.indexed.now();
         let reader = Self {
             parts,

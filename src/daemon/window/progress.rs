@@ -132,6 +132,10 @@ impl Shown {
         let ratio = ratio.clamp(0.0, 1.0);
         names::WINDOW_PROGRESS.with([]).set(ratio);
         self.status.replayed(ratio);
+        let left = seconds(left.saturating_sub(done));
+        let runs = self.running.as_ref().map(|running| running.began.elapsed());
+        let eta = eta(left, seconds(done), runs);
+        names::WINDOW_ETA.with([]).set(eta);
     }
 }
 
@@ -170,6 +174,15 @@ impl Running {
     }
 }
 
+/// Seconds until what is left is replayed, by a pass that has done so much for so long; NaN where that is not known.
+fn eta(left: f64, done: f64, runs: Option<Duration>) -> f64 {
+    match runs {
+        _ if left == 0.0 => 0.0,
+        Some(runs) if done > 0.0 => runs.as_secs_f64() * left / done,
+        _ => f64::NAN,
+    }
+}
+
 /// Seconds as people write them.
 fn in_words(seconds: f64) -> String {
     let time = SignedDuration::try_from_secs_f64(seconds);
@@ -185,4 +198,17 @@ fn rate(count: u64, time: Duration) -> u64 {
 #[expect(clippy::cast_precision_loss, reason = "a gauge")]
 fn seconds(micros: u64) -> f64 {
     micros as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_takes_as_long_as_what_was_done() {
+        let runs = Some(Duration::from_secs(10));
+        assert!((eta(3_600.0, 1_800.0, runs) - 20.0).abs() < 1e-9);
+        assert!(eta(0.0, 0.0, None) == 0.0);
+        assert!(eta(5.0, 0.0, runs).is_nan() && eta(5.0, 1.0, None).is_nan());
+    }
 }

@@ -99,6 +99,7 @@ pub struct EmbeddedStore {
     open: Mutex<Option<Open>>,
     trouble: Trouble,
     index: bool,
+    min_free: u64,
 }
 
 /// The parts that end with the store.
@@ -166,7 +167,7 @@ impl EmbeddedStore {
         let engine = Arc::new(Engine::open(&options)?);
         engine.evict(options.quarantine_max_bytes)?;
         let trouble = Trouble::default();
-        let index = options.index;
+        let (index, min_free) = (options.index, options.min_free);
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (stop_sweep, stopped) = crossbeam_channel::bounded(0);
         let writer = Writer::new(engine.clone(), options, trouble.clone());
@@ -189,6 +190,7 @@ impl EmbeddedStore {
             open,
             trouble,
             index,
+            min_free,
         })
     }
 
@@ -478,8 +480,8 @@ impl Store for EmbeddedStore {
     }
 
     async fn health(&self) -> Result<Health, StoreError> {
-        let trouble = self.trouble();
-        self.read(move |view| reader::health(view.engine, trouble))
+        let (trouble, min_free) = (self.trouble(), self.min_free);
+        self.read(move |view| reader::health(view.engine, trouble, min_free))
             .await
     }
 

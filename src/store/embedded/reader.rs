@@ -300,7 +300,11 @@ impl<'a> Dids<'a> {
 }
 
 /// How the database is, without asking the writer.
-pub(super) fn health(engine: &Engine, trouble: Option<String>) -> Result<Health, StoreError> {
+pub(super) fn health(
+    engine: &Engine,
+    trouble: Option<String>,
+    min_free: u64,
+) -> Result<Health, StoreError> {
     Ok(Health {
         trouble,
         repairs: engine.repair_counts(),
@@ -312,5 +316,6 @@ pub(super) fn health(engine: &Engine, trouble: Option<String>) -> Result<Health,
                 .map_err(|error| engine.error(error))?,
         ),
         free_bytes: Some(engine.folder.free_bytes()?),
+        min_free_bytes: Some(min_free),
     })
 }

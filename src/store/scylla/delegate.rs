@@ -177,6 +177,10 @@ impl Store for ScyllaStore {
         self.writes.put_pds(did, pds).await
     }
 
+    fn may_write(&self) -> bool {
+        self.tenure.as_ref().is_none_or(|tenure| tenure.holds())
+    }
+
     async fn lost(&self) -> StoreError {
         match &self.tenure {
             Some(tenure) => tenure.lost().await,

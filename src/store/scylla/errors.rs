@@ -48,6 +48,20 @@ pub(super) const UNAVAILABLE: &str = "unavailable";
 /// The label of a user who may not.
 pub(super) const DENIED: &str = "denied";
 
+/// Every label of an error.
+pub(super) const KINDS: [&str; 10] = [
+    "overloaded",
+    "timeout",
+    UNAVAILABLE,
+    "failure",
+    CONNECTION,
+    DENIED,
+    SCHEMA,
+    "server",
+    "driver",
+    "refused",
+];
+
 /// What can be done about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {

@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::errors::{CONNECTION, Failure, SCHEMA, UNAVAILABLE, Verdict, classify};
+use super::errors::{CONNECTION, Failure, KINDS, SCHEMA, UNAVAILABLE, Verdict, classify};
 use super::lease::Lease;
 use super::limiter::{Limiter, Permit};
 use crate::store::StoreError;
@@ -98,6 +98,7 @@ struct Waiting<'a>(Option<&'a Trouble>);
 impl Requests {
     /// Sends over this session.
     pub fn new(session: Arc<Session>, options: RequestOptions) -> Self {
+        names::STORE_ERRORS.begin(KINDS.map(|kind| [kind]));
         Self {
             session,
             limiter: Limiter::new(options.in_flight),

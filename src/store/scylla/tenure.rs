@@ -62,6 +62,11 @@ impl Tenure {
         self.lease.clone()
     }
 
+    /// Whether the lease holds now.
+    pub fn holds(&self) -> bool {
+        self.lease.valid()
+    }
+
     /// Resolves with the reason once another process has the lease.
     pub async fn lost(&self) -> StoreError {
         self.lease.ended().await
