@@ -127,6 +127,11 @@ impl Depth {
             (frames + more_frames, bytes + more_bytes)
         })
     }
+
+    /// Frames that wait, lane by lane.
+    pub fn of_lanes(&self) -> impl Iterator<Item = usize> + '_ {
+        self.0.iter().map(|lane| lane.queued().0)
+    }
 }
 
 impl Pipeline {

@@ -191,6 +191,16 @@ impl Jobs for FakeJobs {
         })
     }
 
+    async fn did_of(&self, handle: &str) -> Result<String, JobsError> {
+        match handle {
+            "alice.example.com" => Ok(super::ALICE.to_owned()),
+            handle => Err(JobsError::Invalid {
+                field: "handle",
+                message: format!("{handle} names nobody in this test"),
+            }),
+        }
+    }
+
     async fn list(&self, cursor: Option<&str>, limit: usize) -> Result<Page<JobView>, JobsError> {
         let held = self.held.lock().unwrap();
         let newest_first = held.iter().rev().map(|held| held.view.clone()).collect();
