@@ -193,6 +193,18 @@ mod tests {
     }
 
     #[test]
+    fn the_first_handle_counts() {
+        let handle = |names: Value| {
+            let document = json!({"id": DID, "alsoKnownAs": names}).to_string();
+            super::handle(DID, document.as_bytes())
+        };
+        let several = json!([7, "https://a.test", "at://b.test", "at://c.test"]);
+        assert_eq!(handle(several), Ok(Some("b.test".to_owned())));
+        assert_eq!(handle(json!([])), Ok(None));
+        assert!(super::handle(DID, br#"{"id":"did:plc:other"}"#).is_err());
+    }
+
+    #[test]
     fn what_is_no_document_of_this_did_is_refused() {
         let other = read(json!({"id": "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"}));
         assert!(other.unwrap_err().contains("another DID"));

@@ -196,7 +196,9 @@ impl Jobs for FakeJobs {
             "alice.example.com" => Ok(super::ALICE.to_owned()),
             handle => Err(JobsError::Invalid {
                 field: "handle",
-                message: format!("{handle} names nobody in this test"),
+                message: format!(
+                    "https://{handle}/.well-known/atproto-did names no DID; give the DID itself"
+                ),
             }),
         }
     }

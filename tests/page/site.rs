@@ -7,7 +7,7 @@ use crate::installed::{Daemon, Installation, get, metric};
 
 const DAY: u64 = 86_400_000_000;
 /// The token of its operators.
-pub const TOKEN: &str = "a token with <signs> & \"quotes\"";
+pub const TOKEN: &str = "token-with-<signs>&\"quotes\"";
 /// Frames that come while a test looks.
 const COMING: usize = 1_500;
 
