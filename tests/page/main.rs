@@ -81,7 +81,7 @@ async fn numbers_change_and_jobs_are_started_watched_and_cancelled() {
 
     // Who has no token sees no more.
     assert_eq!(browser.text("#jobs, #timeline, #start").await, "");
-    unlock(&browser, "a guess").await;
+    unlock(&browser, "guess").await;
     browser
         .until("#said", |text| text.contains("not known"))
         .await;
