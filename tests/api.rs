@@ -44,7 +44,7 @@ async fn health_metrics_and_readiness_need_no_token() {
 #[tokio::test]
 async fn every_error_is_json() {
     let site = Site::new().await;
-    for path in ["/", "/nothing", "/xrpc/com.atproto.repo.nothing", "/admin"] {
+    for path in ["/nothing", "/xrpc/com.atproto.repo.nothing", "/admin"] {
         site.get(path).await.is_error(404, "NotFound", path);
     }
     for (method, path, allow) in [

@@ -74,6 +74,7 @@ const LABELS: &str = "
 | --- | --- |
 | `relay` | host of the relay |
 | `stream` | `live`, `replay` (worker 0's window and gaps) |
+| `lane` | number of the lane, from 0 |
 | `state` of `ledger_gaps` | `pending`, `lost` (a job repairs it from the repositories), `edge` (lost, but no more than the first hour of the window: it goes as that moves) ([backfill.md](backfill.md)) |
 | `type` | `commit`, `sync`, `identity`, `account`, `info`, `error`, `unknown` |
 | `action` | `create`, `update`, `delete`, and `unwanted` for operations on collections that are not stored |

@@ -113,6 +113,11 @@ fn unauthorized(message: &str) -> ApiError {
     ApiError::new(StatusCode::UNAUTHORIZED, "Unauthorized", message)
 }
 
+/// Whether a request shows any token.
+pub(crate) fn is_presented(headers: &HeaderMap) -> bool {
+    presented(headers).is_some()
+}
+
 /// The token of the request; the `Authorization` header goes first.
 fn presented(headers: &HeaderMap) -> Option<Fingerprint> {
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| {

@@ -184,8 +184,10 @@ async fn start(
     params: Params,
     RequestBody(body): RequestBody,
 ) -> Result<Response, ApiError> {
-    let request = request::read(&body, params.text("force"))?;
-    begin(jobs(&state)?, request, false).await
+    let asked = request::read(&body, params.text("force"))?;
+    let jobs = jobs(&state)?;
+    let request = asked.resolved(jobs).await.map_err(said)?;
+    begin(jobs, request, false).await
 }
 
 /// `POST /api/admin/backfill`
@@ -194,9 +196,11 @@ async fn start_by_ledger(
     params: Params,
     RequestBody(body): RequestBody,
 ) -> Result<Response, ApiError> {
-    let request = request::read(&body, params.text("force"))?;
+    let asked = request::read(&body, params.text("force"))?;
+    let jobs = jobs(&state)?;
+    let request = asked.resolved(jobs).await.map_err(said)?;
     let by_ledger = request::is_unscoped(&request) && request.force.is_none();
-    begin(jobs(&state)?, request, by_ledger).await
+    begin(jobs, request, by_ledger).await
 }
 
 async fn begin(
@@ -230,8 +234,10 @@ async fn estimate(
     params: Params,
     RequestBody(body): RequestBody,
 ) -> Result<Json<Estimate>, ApiError> {
-    let request = request::read(&body, params.text("force"))?;
-    let estimate = jobs(&state)?.estimate(request).await;
+    let asked = request::read(&body, params.text("force"))?;
+    let jobs = jobs(&state)?;
+    let request = asked.resolved(jobs).await.map_err(said)?;
+    let estimate = jobs.estimate(request).await;
     estimate.map(Json).map_err(said)
 }
 

@@ -85,6 +85,16 @@ impl ApiError {
         }
     }
 
+    /// Its status.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Its words.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The store's own words, for those who run it.
     pub(crate) fn store(error: StoreError) -> Self {
         match &error {

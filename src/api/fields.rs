@@ -22,6 +22,10 @@ pub(super) const DID: Syntax = Syntax {
     is_valid: syntax::is_did,
     allowed: "a DID, such as did:plc:ewvi7nxzyoun6zhxrhs64oiz",
 };
+pub(super) const HANDLE: Syntax = Syntax {
+    is_valid: syntax::is_handle,
+    allowed: "a handle, such as alice.example.com",
+};
 
 /// What is wrong with a request: fields, and what is allowed.
 #[derive(Debug, Default)]

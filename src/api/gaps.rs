@@ -139,7 +139,7 @@ impl Gaps {
         let now = wanted.now;
         let behind: Vec<Gap> = report
             .behind(wanted.overlap)
-            .map(|tail| behind(tail, report.newest()))
+            .map(|tail| Gap::behind(tail, report.newest()))
             .collect();
         let all = || report.missing.iter().chain(&behind);
         let mut missing: Vec<Missing> = report
@@ -219,21 +219,6 @@ impl Tail {
             seconds_ago: seconds(now.saturating_sub(tail.to_time)),
             slots: tail.slots.to_string(),
         }
-    }
-}
-
-/// What slots miss whose tail is behind the newest frame that others hold.
-fn behind(tail: &Span, newest: u64) -> Gap {
-    Gap {
-        relay: tail.relay.clone(),
-        generation: tail.generation,
-        from_seq: Some(tail.to_seq),
-        to_seq: None,
-        from_time: tail.to_time,
-        to_time: newest,
-        lost: None,
-        after_held: true,
-        slots: tail.slots,
     }
 }
 

@@ -81,8 +81,7 @@ pub(crate) async fn healthz() -> Response {
 
 /// 200 when the relay is connected and the store answers, else 503 with the reasons.
 pub(crate) async fn readyz(State(state): State<Arc<ApiState>>) -> Response {
-    let mut reasons = state.status.not_ready();
-    reasons.extend(store_says(&*state.store).await.unwrap_or_else(Some));
+    let reasons = not_ready(&state).await;
     let ready = reasons.is_empty();
     let status = if ready {
         StatusCode::OK
@@ -96,6 +95,13 @@ pub(crate) async fn readyz(State(state): State<Arc<ApiState>>) -> Response {
         reasons,
     };
     (status, Json(body)).into_response()
+}
+
+/// Why it is not ready; empty when it is.
+pub(super) async fn not_ready(state: &ApiState) -> Vec<String> {
+    let mut reasons = state.status.not_ready();
+    reasons.extend(store_says(&*state.store).await.unwrap_or_else(Some));
+    reasons
 }
 
 /// What the store says is wrong with it, if anything is. An error: why it says nothing.

@@ -1,4 +1,4 @@
-//! The HTTP surface: health, metrics, the reads of AT Protocol, and the admin routes.
+//! The HTTP surface: the status page, health, metrics, the reads of AT Protocol, and the admin routes.
 //!
 //! One router serves TCP (admin routes by token), the Unix socket (no token: who may open the socket may do all) and,
 //! without a daemon, the commands in their own process. JSON throughout; errors are `{"error":"Name","message":"…"}`;
@@ -18,6 +18,7 @@ mod health;
 mod list;
 mod openapi;
 mod optout;
+mod page;
 mod params;
 mod quarantine;
 mod routes;
@@ -59,6 +60,11 @@ const TRUSTED_REQUEST: Duration = Duration::from_secs(600);
 pub trait DaemonStatus: Send + Sync + 'static {
     /// Why it is not ready, such as "relay wss://… is not connected"; empty when it is. The store is asked beside it.
     fn not_ready(&self) -> Vec<String>;
+
+    /// Frames that came lately, a second; none where that is not known.
+    fn frames_per_second(&self) -> Option<f64> {
+        None
+    }
 }
 
 /// What of the ledger is wanted now.

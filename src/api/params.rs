@@ -38,6 +38,12 @@ pub(crate) const NSID_PATTERN: &str = concat!(
     r"\.[a-zA-Z][a-zA-Z0-9]{0,62}$"
 );
 
+/// Handles: names of hosts.
+pub(crate) const HANDLE_PATTERN: &str = concat!(
+    r"^([a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?\.)+",
+    r"[a-zA-Z]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?$"
+);
+
 /// A query parameter that a route knows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Parameter {

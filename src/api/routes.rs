@@ -15,7 +15,7 @@ use super::auth::{self, Access};
 use super::error::ApiError;
 use super::params::{Parameter, Params};
 use super::{
-    ApiState, admin, backfill, collections, gaps, health, openapi, optout, quarantine, xrpc,
+    ApiState, admin, backfill, collections, gaps, health, openapi, optout, page, quarantine, xrpc,
 };
 
 /// Most bytes of a body, unless its route says otherwise.
@@ -186,6 +186,7 @@ impl Route {
 /// Every route.
 pub(crate) fn all() -> impl Iterator<Item = &'static Route> {
     [
+        page::ROUTES,
         health::ROUTES,
         openapi::ROUTES,
         xrpc::ROUTES,

@@ -91,6 +91,9 @@ pub struct ScopeArgs {
     /// Only the repositories of this file, a DID a line; - for standard input
     #[arg(long, value_name = "FILE")]
     pub dids: Option<PathBuf>,
+    /// Only the repository of the account with this handle
+    #[arg(long)]
+    pub handle: Option<String>,
     /// Only so many days before now, fractions allowed; 0: all time
     #[arg(long, value_name = "N")]
     pub days: Option<f64>,

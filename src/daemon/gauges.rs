@@ -19,7 +19,9 @@ use crate::telemetry::metrics as names;
 
 /// How often lags and queues are measured.
 const PERIOD: Duration = Duration::from_millis(200);
-/// The store's health is asked for every so many periods,
+/// What the rate is made from is noted every so many periods,
+const RATE: u64 = 5;
+/// the store's health is asked for every so many,
 const HEALTH: u64 = 25;
 /// people hear how it goes every so many,
 const WORDS: u64 = 50;
@@ -89,6 +91,9 @@ impl Gauges {
                 told = self.tell(&depth, told);
             }
             // A store that fails here fails its writes as well, and those stop the daemon.
+            if periods.is_multiple_of(RATE) {
+                self.status.measure();
+            }
             if periods.is_multiple_of(HEALTH) {
                 // Samples of histograms wait in memory until then; nobody may ever ask for the metrics.
                 self.rendering.run_upkeep();
@@ -138,6 +143,11 @@ impl Gauges {
         names::PIPELINE_QUEUED_BYTES
             .with([])
             .set(gauge(bytes as u64));
+        for (lane, frames) in depth.of_lanes().enumerate() {
+            names::PIPELINE_LANE_QUEUED_FRAMES
+                .with([&lane.to_string()])
+                .set(gauge(frames as u64));
+        }
     }
 
     /// Says how it goes; `told` is when this was last said and how many frames there were.

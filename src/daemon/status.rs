@@ -1,10 +1,17 @@
 //! What the daemon says of itself to `/readyz`.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use crate::api::DaemonStatus;
+
+/// The rate is that since so many measurements ago.
+const MEASUREMENTS: usize = 10;
+/// Of less than this many seconds no rate is made.
+const SHORTEST: f64 = 0.9;
 
 /// Why ingestion pauses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +66,8 @@ pub struct Status {
     state: Mutex<State>,
     newest: AtomicU64,
     frames: AtomicU64,
+    /// How many frames had come by then, oldest first.
+    measured: Mutex<VecDeque<(Instant, u64)>>,
 }
 
 #[derive(Debug, Default)]
@@ -119,6 +128,16 @@ impl Status {
         self.frames.load(Ordering::Relaxed)
     }
 
+    /// Notes how many frames came by now, for the rate; to be called each second.
+    pub fn measure(&self) {
+        let measured = self.measured.lock();
+        let mut measured = measured.unwrap_or_else(PoisonError::into_inner);
+        measured.push_back((Instant::now(), self.frames()));
+        while measured.len() > MEASUREMENTS {
+            measured.pop_front();
+        }
+    }
+
     /// The newest time of a frame, in microseconds; 0 before the first.
     pub fn newest_time(&self) -> u64 {
         self.newest.load(Ordering::Relaxed)
@@ -146,5 +165,14 @@ impl DaemonStatus for Status {
             reasons.push(format!("the relay is not connected: {why}"));
         }
         reasons
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+    fn frames_per_second(&self) -> Option<f64> {
+        let measured = self.measured.lock();
+        let (then, before) = *measured.unwrap_or_else(PoisonError::into_inner).front()?;
+        let seconds = then.elapsed().as_secs_f64();
+        let frames = self.frames().saturating_sub(before);
+        (seconds > SHORTEST).then(|| frames as f64 / seconds)
     }
 }

@@ -16,6 +16,8 @@ pub(super) struct Said {
 #[derive(Deserialize)]
 struct Document {
     id: String,
+    #[serde(default, rename = "alsoKnownAs")]
+    names: Vec<Value>,
     #[serde(default, rename = "verificationMethod")]
     methods: Vec<Value>,
     #[serde(default, rename = "service")]
@@ -24,10 +26,7 @@ struct Document {
 
 /// Reads the document of `did`; the error tells what is wrong with it.
 pub(super) fn parse(did: &str, bytes: &[u8]) -> Result<Said, String> {
-    let document: Document = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    if document.id != did {
-        return Err("it is of another DID".to_owned());
-    }
+    let document = read(did, bytes)?;
     let named = |entries: &'_ [Value], fragment: &str| {
         let absolute = format!("{did}{fragment}");
         let mut entries = entries.iter();
@@ -41,6 +40,22 @@ pub(super) fn parse(did: &str, bytes: &[u8]) -> Result<Said, String> {
             .and_then(|entry| service(&entry, "serviceEndpoint")),
         key: named(&document.methods, "#atproto").and_then(|entry| method(&entry)),
     })
+}
+
+/// The handle that the document of `did` names: the first one counts.
+pub(super) fn handle(did: &str, bytes: &[u8]) -> Result<Option<String>, String> {
+    let document = read(did, bytes)?;
+    let mut names = document.names.iter().filter_map(Value::as_str);
+    let handle = names.find_map(|name| name.strip_prefix("at://"));
+    Ok(handle.map(str::to_owned))
+}
+
+fn read(did: &str, bytes: &[u8]) -> Result<Document, String> {
+    let document: Document = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    match document.id == did {
+        true => Ok(document),
+        false => Err("it is of another DID".to_owned()),
+    }
 }
 
 /// What an operation of did:plc says, be it of the form of now or of the first one.
@@ -175,6 +190,18 @@ mod tests {
         assert_eq!(said.pds.as_deref(), Some("https://pds.example"));
         assert!(matches!(said.key, Some(SigningKey::K256([2 | 3, ..]))));
         assert_eq!(read(json!({"id": DID})), Ok(Said::default()));
+    }
+
+    #[test]
+    fn the_first_handle_counts() {
+        let handle = |names: Value| {
+            let document = json!({"id": DID, "alsoKnownAs": names}).to_string();
+            super::handle(DID, document.as_bytes())
+        };
+        let several = json!([7, "https://a.test", "at://b.test", "at://c.test"]);
+        assert_eq!(handle(several), Ok(Some("b.test".to_owned())));
+        assert_eq!(handle(json!([])), Ok(None));
+        assert!(super::handle(DID, br#"{"id":"did:plc:other"}"#).is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod cache;
 mod document;
 mod flights;
+mod handle;
 mod plc;
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -34,6 +35,7 @@ const DID_MAX: usize = 2048;
 const BACKGROUND: usize = 64;
 
 pub use crate::decode::SigningKey;
+pub use handle::HandleError;
 pub use plc::Filled;
 
 /// What a DID document says.
@@ -252,17 +254,17 @@ impl Inner {
 
     /// Asks the directory, or the DID's own host.
     async fn fetch(&self, did: &str) -> Result<document::Said, IdentityError> {
+        let bytes = self.document(did).await?;
+        document::parse(did, &bytes).map_err(|why| IdentityError::Malformed(did.to_owned(), why))
+    }
+
+    /// The document as it is sent.
+    async fn document(&self, did: &str) -> Result<bytes::Bytes, IdentityError> {
         let url = self.url(did)?;
         // Those who wait are cancelled each for itself; without any of them this future is dropped.
         let never = CancellationToken::new();
-        let error = match self.fetcher.get(&url, LIMITS, &never).await {
-            Ok(bytes) => {
-                return document::parse(did, &bytes)
-                    .map_err(|why| IdentityError::Malformed(did.to_owned(), why));
-            }
-            Err(error) => error,
-        };
-        Err(match error {
+        let fetched = self.fetcher.get(&url, LIMITS, &never).await;
+        fetched.map_err(|error| match error {
             FetchError::Status { status: 404, .. } => {
                 IdentityError::NotFound(did.to_owned(), "there is no document".to_owned())
             }

@@ -93,6 +93,21 @@ pub struct Gap {
 const NEAR: u64 = 3_600_000_000;
 
 impl Gap {
+    /// What slots miss whose `tail` is behind the newest frame that others hold, and that their own worker will read.
+    pub fn behind(tail: &Span, newest: u64) -> Self {
+        Self {
+            relay: tail.relay.clone(),
+            generation: tail.generation,
+            from_seq: Some(tail.to_seq),
+            to_seq: None,
+            from_time: tail.to_time,
+            to_time: newest,
+            lost: None,
+            after_held: true,
+            slots: tail.slots,
+        }
+    }
+
     /// Whether what is lost is to be had from the repositories: not where the window begins shortly before what the relay
     /// retains.
     pub fn is_worth_a_repair(&self, wanted: &Wanted) -> bool {

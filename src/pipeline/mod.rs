@@ -133,6 +133,11 @@ impl Depth {
         })
     }
 
+    /// Frames that wait, lane by lane.
+    pub fn of_lanes(&self) -> impl Iterator<Item = usize> + '_ {
+        self.lanes.iter().map(|lane| lane.queued().0)
+    }
+
     /// Bytes of the batches that were handed to the store and are not durable yet.
     pub fn in_flight(&self) -> usize {
         let free = self.in_flight.available_permits();
@@ -143,8 +148,6 @@ impl Depth {
 /// Tells whether the lanes and the store get anything done.
 pub struct Work {
     depth: Depth,
-    in_flight: Arc<Semaphore>,
-    in_flight_bytes: u32,
     done: Arc<AtomicU64>,
 }
 
@@ -154,8 +157,7 @@ impl Work {
         // Before it is looked at what waits: what is done in between does not hide.
         let done = self.done.load(Ordering::Relaxed);
         let (frames, _) = self.depth.queued();
-        let stored = self.in_flight.available_permits() == self.in_flight_bytes as usize;
-        (frames > 0 || !stored).then_some(done)
+        (frames > 0 || self.depth.in_flight() > 0).then_some(done)
     }
 }
 
@@ -238,8 +240,6 @@ impl Pipeline {
     pub fn work(&self) -> Work {
         Work {
             depth: self.depth(),
-            in_flight: self.in_flight.clone(),
-            in_flight_bytes: self.in_flight_bytes,
             done: self.done.clone(),
         }
     }

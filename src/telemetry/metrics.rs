@@ -48,6 +48,11 @@ pub struct GaugeFamily<const N: usize>(Metric);
 pub struct HistogramFamily<const N: usize>(Metric);
 
 impl<const N: usize> CounterFamily<N> {
+    /// The name, with its prefix.
+    pub const fn name(&self) -> &'static str {
+        self.0.name
+    }
+
     /// The counter of these label values, in the order of the family's labels.
     pub fn with(&self, values: [&str; N]) -> Counter {
         ::metrics::counter!(self.0.name, labels(&self.0, values))
@@ -62,6 +67,11 @@ impl<const N: usize> CounterFamily<N> {
 }
 
 impl<const N: usize> GaugeFamily<N> {
+    /// The name, with its prefix.
+    pub const fn name(&self) -> &'static str {
+        self.0.name
+    }
+
     /// The gauge of these label values, in the order of the family's labels.
     pub fn with(&self, values: [&str; N]) -> Gauge {
         ::metrics::gauge!(self.0.name, labels(&self.0, values))
@@ -76,6 +86,11 @@ impl<const N: usize> GaugeFamily<N> {
 }
 
 impl<const N: usize> HistogramFamily<N> {
+    /// The name, with its prefix.
+    pub const fn name(&self) -> &'static str {
+        self.0.name
+    }
+
     /// The histogram of these label values, in the order of the family's labels.
     pub fn with(&self, values: [&str; N]) -> Histogram {
         ::metrics::histogram!(self.0.name, labels(&self.0, values))
@@ -146,6 +161,8 @@ families! {
         "Records that break the data model and were stored as they are, by reason";
     PIPELINE_QUEUED_FRAMES: Gauge GaugeFamily "pipeline_queued_frames" []
         "Frames that wait to be decoded";
+    PIPELINE_LANE_QUEUED_FRAMES: Gauge GaugeFamily "pipeline_lane_queued_frames" ["lane"]
+        "Frames that wait to be decoded by this lane";
     PIPELINE_QUEUED_BYTES: Gauge GaugeFamily "pipeline_queued_bytes" []
         "Bytes of the frames that wait to be decoded";
     PIPELINE_FULL: Counter CounterFamily "pipeline_full_seconds_total" []

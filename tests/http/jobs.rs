@@ -191,6 +191,18 @@ impl Jobs for FakeJobs {
         })
     }
 
+    async fn did_of(&self, handle: &str) -> Result<String, JobsError> {
+        match handle {
+            "alice.example.com" => Ok(super::ALICE.to_owned()),
+            handle => Err(JobsError::Invalid {
+                field: "handle",
+                message: format!(
+                    "https://{handle}/.well-known/atproto-did names no DID; give the DID itself"
+                ),
+            }),
+        }
+    }
+
     async fn list(&self, cursor: Option<&str>, limit: usize) -> Result<Page<JobView>, JobsError> {
         let held = self.held.lock().unwrap();
         let newest_first = held.iter().rev().map(|held| held.view.clone()).collect();

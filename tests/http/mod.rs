@@ -114,6 +114,12 @@ impl Site {
         Self::build(store, |state| ApiState { worker, ..state })
     }
 
+    /// With these metrics.
+    pub async fn metered(text: &'static str) -> Self {
+        let metrics = Arc::new(move || text.to_owned());
+        Self::build(Arc::default(), |state| ApiState { metrics, ..state })
+    }
+
     /// Routes over another store; [`Site::store`] is not it.
     pub async fn over(store: Arc<dyn Store>) -> Self {
         let unused = Arc::new(MemoryStore::new());

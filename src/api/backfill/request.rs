@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::api::error::ApiError;
-use crate::api::fields::{DID, Fields, NAMED, NSID, Syntax, differs};
-use crate::api::params::{DID_PATTERN, NSID_PATTERN};
-use crate::backfill::jobs::{Force, JobRequest};
+use crate::api::fields::{DID, Fields, HANDLE, NAMED, NSID, Syntax, differs};
+use crate::api::params::{DID_PATTERN, HANDLE_PATTERN, NSID_PATTERN};
+use crate::backfill::jobs::{Force, JobRequest, Jobs, JobsError};
 
 /// The deepest past that is taken for a number of days.
 const DAYS_MAX: f64 = 36_500.0;
@@ -34,6 +34,10 @@ pub struct BackfillRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1), inner(regex(pattern = DID_PATTERN), length(max = 2048)))]
     pub dids: Option<Vec<String>>,
+    /// One repository, by the handle of its account: resolved once, now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = HANDLE_PATTERN), length(max = 253))]
+    pub handle: Option<String>,
     /// So many days before now, fractions allowed; 0: all time.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 36_500))]
@@ -43,9 +47,33 @@ pub struct BackfillRequest {
     pub force: Option<Force>,
 }
 
+/// A request whose handle, if it has one, is still to be resolved.
+pub(super) struct Asked {
+    request: JobRequest,
+    handle: Option<String>,
+}
+
+impl Asked {
+    /// The request by DIDs alone.
+    pub(super) async fn resolved(self, jobs: &dyn Jobs) -> Result<JobRequest, JobsError> {
+        let Self {
+            mut request,
+            handle,
+        } = self;
+        if let Some(handle) = handle {
+            let did = jobs.did_of(&handle).await?;
+            if let Err(at) = request.dids.binary_search(&did) {
+                request.dids.insert(at, did);
+            }
+        }
+        Ok(request)
+    }
+}
+
 /// Reads the body and the `force` of the query.
-pub(super) fn read(body: &[u8], force: Option<&str>) -> Result<JobRequest, ApiError> {
+pub(super) fn read(body: &[u8], force: Option<&str>) -> Result<Asked, ApiError> {
     let mut fields = Fields::read(body, r#"{"collection":"app.bsky.feed.post"}"#)?;
+    let handle = fields.handle();
     let request = JobRequest {
         collections: fields.names("collection", "collections", &NSID),
         dids: fields.names("did", "dids", &DID),
@@ -53,12 +81,13 @@ pub(super) fn read(body: &[u8], force: Option<&str>) -> Result<JobRequest, ApiEr
         force: fields.force(force),
         origin: "api".to_owned(),
     };
-    if request.force == Some(Force::CatchUp) && is_scoped(&request) {
+    let scoped = handle.is_some() || is_scoped(&request);
+    if request.force == Some(Force::CatchUp) && scoped {
         let problem = "catch_up is over the gaps of the ledger, for all that is indexed: leave out collections and DIDs, or force";
         fields.problems.add("force", problem);
     }
-    fields.finish("collection, collections, did, dids, days, force")?;
-    Ok(request)
+    fields.finish("collection, collections, did, dids, handle, days, force")?;
+    Ok(Asked { request, handle })
 }
 
 /// Whether a request names what it is over.
@@ -122,6 +151,11 @@ impl Fields {
             let problem = format!("{} more are bad", bad - NAMED);
             self.problems.add(field, problem);
         }
+    }
+
+    fn handle(&mut self) -> Option<String> {
+        let value = self.take("handle")?;
+        Some(self.name("handle", Some(value), &HANDLE))
     }
 
     fn days(&mut self) -> Option<f64> {

@@ -264,6 +264,9 @@ pub trait Jobs: Send + Sync + 'static {
     /// What a job would fetch.
     async fn estimate(&self, request: JobRequest) -> Result<Estimate, JobsError>;
 
+    /// The DID of a handle; the error names the field `handle`.
+    async fn did_of(&self, handle: &str) -> Result<String, JobsError>;
+
     /// A page of jobs, newest first.
     async fn list(&self, cursor: Option<&str>, limit: usize) -> Result<Page<JobView>, JobsError>;
 

@@ -24,6 +24,7 @@ pub(super) fn request(args: ScopeArgs) -> Result<BackfillRequest, Failure> {
     Ok(BackfillRequest {
         collections: some(args.collection),
         dids: some(dids),
+        handle: args.handle,
         days: args.days,
         force: args.force.map(Into::into),
         ..BackfillRequest::default()

@@ -85,6 +85,14 @@ impl Jobs for Roster {
         estimate::estimate(&self.tools, &request).await
     }
 
+    async fn did_of(&self, handle: &str) -> Result<String, JobsError> {
+        let did = self.tools.identities.did_of(handle).await;
+        did.map_err(|error| JobsError::Invalid {
+            field: "handle",
+            message: error.to_string(),
+        })
+    }
+
     async fn list(&self, cursor: Option<&str>, limit: usize) -> Result<Page<JobView>, JobsError> {
         let page = self.tools.store.jobs(cursor, limit).await?;
         let now = self.tools.clock.now_micros();
