@@ -3,17 +3,21 @@
 //! The relay runs in this process; daemons are processes of their own with an empty store. In the end what their store holds
 //! is compared with the oracle, and the exit code says whether anything was lost.
 
+mod cpu;
 mod held;
 mod picture;
+mod progress;
 mod publications;
 mod report;
 mod scenario;
 mod story;
+mod table;
+mod work;
 mod workers;
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{IsTerminal, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -24,12 +28,14 @@ pub use scenario::{
     Daemon, Limits, Phase, Ramp, Relay, SCENARIOS, Scenario, ScenarioError, Store, Stream,
 };
 
-use crate::daemon::cpu_seconds;
 use crate::world::Summary;
 use crate::{Pace, Prepared, RelayOptions, RelayServer, prepare};
+use cpu::Cpu;
+use progress::Progress;
 use publications::Publications;
 use story::{Happened, Story};
-use workers::{Installation, Totals, Workers};
+use work::Work;
+use workers::{Installation, NODES, Totals, Workers};
 
 /// Not as asked for: a mistake in the scenario or the arguments, or something that is not installed.
 const MISTAKE: u8 = 78;
@@ -54,6 +60,9 @@ pub struct Args {
     /// Seed of all randomness
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// Keep it on the cluster of SCYLLA_NODES, in a keyspace of its own, instead of in the embedded store
+    #[arg(long)]
+    pub cql: bool,
     /// Settings of the daemon, as in `penstock run --set key=value`
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
@@ -95,7 +104,7 @@ fn run(args: &Args) -> anyhow::Result<Report> {
     }
     let scenario = Scenario::load(&args.scenario)?.sized(args.scale, args.seconds);
     let (penstock, version) = program(args)?;
-    let cql = std::env::var_os("SCYLLA_NODES").is_some();
+    let cql = args.cql || scenario.needs_cql();
     can_be_run(&scenario, cql)?;
     let out = match &args.out {
         Some(out) => out.clone(),
@@ -125,6 +134,7 @@ fn run(args: &Args) -> anyhow::Result<Report> {
         data: work.data(),
         log: work.log(),
         variables: variables(&scenario, &work, &relay)?,
+        cql,
         set: [&scenario.daemon.set[..], &args.set].concat(),
         sync_delay: scenario.store.sync_delay_ms.map(|millis| millis * 1_000),
     };
@@ -209,9 +219,9 @@ fn program(args: &Args) -> anyhow::Result<(PathBuf, String)> {
 
 fn can_be_run(scenario: &Scenario, cql: bool) -> Result<(), Mistake> {
     let name = &scenario.name;
-    if scenario.needs_cql() && !cql {
+    if cql && std::env::var_os(NODES).is_none() {
         return Err(Mistake(format!(
-            "{name} needs the CQL store: set SCYLLA_NODES to host:port of a cluster that it may use (it makes a keyspace of its own there)"
+            "{name} is to use the CQL store: set {NODES} to host:port of a cluster on which it may make a keyspace of its own"
         )));
     }
     if scenario.store.sync_delay_ms.is_none() {
@@ -219,7 +229,7 @@ fn can_be_run(scenario: &Scenario, cql: bool) -> Result<(), Mistake> {
     }
     if cql {
         return Err(Mistake(format!(
-            "{name} slows the syncs of the embedded store: unset SCYLLA_NODES"
+            "{name} is for the embedded store, whose syncs it slows down"
         )));
     }
     let strace = Command::new("strace")
@@ -237,7 +247,7 @@ fn variables(
     work: &Work,
     relay: &RelayServer,
 ) -> anyhow::Result<Vec<(&'static str, OsString)>> {
-    let file = work.0.join("penstock.toml");
+    let file = work.configuration();
     fs::write(&file, "")?;
     let mut variables: Vec<(&str, OsString)> = vec![
         ("PENSTOCK_CONFIG", file.into()),
@@ -251,7 +261,7 @@ fn variables(
             _ => ("BACKFILL_DAYS", "-1".into()),
         },
     ];
-    if std::env::var_os("SCYLLA_NODES").is_some() && std::env::var_os("SCYLLA_KEYSPACE").is_none() {
+    if std::env::var_os("SCYLLA_KEYSPACE").is_none() {
         let (now, process) = (jiff::Timestamp::now().as_second(), std::process::id());
         let name = format!("penstock_load_{now}_{process}");
         variables.push(("SCYLLA_KEYSPACE", name.into()));
@@ -309,112 +319,4 @@ fn write(report: &Report, out: &Path) -> anyhow::Result<()> {
     fs::write(out.join("report.json"), json).context("writing the report")?;
     fs::write(out.join("report.md"), report.to_string())?;
     picture::draw(report, &out.join("report.svg"))
-}
-
-/// Where a run keeps what it needs; removed in the end, but for the log.
-struct Work(PathBuf);
-
-impl Work {
-    fn new(out: &Path) -> anyhow::Result<Self> {
-        let work = out.join("work");
-        if work.exists() {
-            let shown = work.display();
-            bail!(Mistake(format!(
-                "{shown} is there: of another run, or what one that broke left; remove it, or choose another --out"
-            )));
-        }
-        fs::create_dir_all(&work).with_context(|| format!("making {}", work.display()))?;
-        let work = Self(work.canonicalize()?);
-        match fs::remove_file(work.log()) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(work),
-        }
-    }
-
-    fn stream(&self) -> PathBuf {
-        self.0.join("stream")
-    }
-
-    fn data(&self) -> PathBuf {
-        self.0.join("data")
-    }
-
-    fn log(&self) -> PathBuf {
-        self.0.with_file_name("penstock.log")
-    }
-}
-
-impl Drop for Work {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// CPU seconds.
-#[derive(Clone, Copy)]
-struct Cpu {
-    /// Of all processes,
-    all: f64,
-    /// and of this one.
-    own: f64,
-}
-
-impl Cpu {
-    fn now() -> anyhow::Result<Self> {
-        let stat = fs::read_to_string("/proc/stat")?;
-        let fields = stat.lines().next().unwrap_or_default().split_whitespace();
-        let ticks: Vec<f64> = fields.filter_map(|field| field.parse().ok()).collect();
-        // User, nice, system, idle, waiting for a disk, and the rest up to what guests took, which user has too.
-        let busy = ticks.iter().enumerate().take(8);
-        let busy = busy
-            .filter(|(at, _)| !matches!(at, 3 | 4))
-            .map(|(_, ticks)| ticks);
-        Ok(Self {
-            all: busy.sum::<f64>() / 100.0,
-            own: cpu_seconds("self")?,
-        })
-    }
-
-    fn since(self, before: Self) -> Self {
-        Self {
-            all: self.all - before.all,
-            own: self.own - before.own,
-        }
-    }
-}
-
-/// How it goes, on a terminal.
-struct Progress<'a> {
-    name: &'a str,
-    terminal: bool,
-}
-
-impl<'a> Progress<'a> {
-    fn new(name: &'a str) -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        Self { name, terminal }
-    }
-
-    fn tell(&self, words: &str) {
-        if self.terminal {
-            eprint!("\r\x1b[K{}: {words}", self.name);
-        }
-    }
-
-    fn sample(&self, phase: &str, sample: &Sample) {
-        self.tell(&format!(
-            "{:.0} s, {phase}: {} published, {} durable, {:.1} s behind, {} MiB",
-            sample.at,
-            sample.published,
-            sample.durable,
-            sample.lag,
-            sample.memory >> 20
-        ));
-    }
-
-    fn end(&self) {
-        if self.terminal {
-            eprint!("\r\x1b[K");
-        }
-    }
 }

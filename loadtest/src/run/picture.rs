@@ -7,7 +7,8 @@ use anyhow::Context;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use super::report::{Report, Sample, thinned};
+use super::report::{MIB, Report, Sample, thinned};
+use super::table::grouped;
 
 const SIZE: (u32, u32) = (900, 640);
 /// More than can be told apart in the width.
@@ -57,7 +58,7 @@ fn panels(report: &Report, area: &Area<'_>) -> anyhow::Result<()> {
             vec![Line(
                 "memory",
                 GREEN,
-                values(|sample| sample.memory as f64 / 1_048_576.0),
+                values(|sample| sample.memory as f64 / MIB),
             )],
         ),
     ];
@@ -109,7 +110,7 @@ fn panel(
         .x_label_formatter(&|seconds| format!("{seconds:.0} s"))
         .y_label_formatter(&|value| match top < 10.0 {
             true => format!("{value:.1}"),
-            false => super::report::grouped(*value),
+            false => grouped(*value),
         })
         .label_style((FONT, 11))
         .draw()?;

@@ -10,6 +10,8 @@ use anyhow::{Context, bail};
 
 use crate::daemon::{Daemon, Usage, get_on, metric};
 
+/// The variable that sets a daemon to a cluster.
+pub(super) const NODES: &str = "SCYLLA_NODES";
 /// Try again later: what a daemon says that waits for another one's lease.
 const TRY_AGAIN: i32 = 75;
 /// After so long.
@@ -27,6 +29,8 @@ pub(super) struct Installation {
     pub variables: Vec<(&'static str, OsString)>,
     /// Flags of `run`.
     pub set: Vec<String>,
+    /// Over the cluster of `SCYLLA_NODES`, or, whatever that is, over the embedded store.
+    pub cql: bool,
     /// So many microseconds are added to each of its syncs.
     pub sync_delay: Option<u64>,
 }
@@ -70,6 +74,9 @@ impl Installation {
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdout(log.try_clone()?)
             .stderr(log);
+        if !self.cql {
+            command.env_remove(NODES);
+        }
         Ok(())
     }
 
