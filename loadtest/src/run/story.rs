@@ -19,6 +19,9 @@ const TICK: Duration = Duration::from_millis(200);
 /// How often it is said how it goes.
 const SAY: Duration = Duration::from_secs(1);
 
+/// Hears now and then how it goes: the phase, and what was seen last.
+type Say<'a> = Box<dyn FnMut(&str, &Sample) + 'a>;
+
 /// Something that happens over and over.
 struct Misfortune {
     every: Option<f64>,
@@ -79,7 +82,7 @@ pub(super) struct Story<'a> {
     live: usize,
     replayed: usize,
     tick: Instant,
-    say: Box<dyn FnMut(&str, &Sample) + 'a>,
+    say: Say<'a>,
     said: Instant,
     happened: Happened,
 }
@@ -102,7 +105,7 @@ impl<'a> Story<'a> {
             log: prepared.log.clone(),
             past,
             last_good: last_good(prepared),
-            chance: ChaCha8Rng::seed_from_u64(seed ^ 0x7275_6e6e_696e_67),
+            chance: ChaCha8Rng::seed_from_u64(seed ^ 0x0072_756e_6e69_6e67),
             kill: Misfortune::new(scenario.daemon.kill_every_seconds),
             down: Misfortune::new(scenario.relay.down_every_seconds),
             live: past,
