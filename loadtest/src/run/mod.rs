@@ -161,12 +161,12 @@ fn run(args: &Args) -> anyhow::Result<Report> {
     let totals = workers.totals();
 
     say.tell("comparing what is held with what must be");
-    let held = held::look(&workers.installation, &prepared.oracle)?;
+    let held = held::look(&workers.installation, &prepared)?;
     say.end();
     let summary = &prepared.manifest.summary;
     let outcome = Outcome {
         duplicates_applied: totals.events.saturating_sub(events(summary)),
-        to_quarantine: summary.corrupt_total + summary.too_large_seqs.len() as u64,
+        to_quarantine: held.to_quarantine,
         quarantined: held.quarantined,
         unfinished: happened.unfinished.clone(),
         ..Outcome::of(&held.diff)

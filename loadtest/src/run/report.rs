@@ -200,7 +200,7 @@ pub struct Outcome {
     pub duplicates_visible: u64,
     /// Events that were taken in more than once, at least: what a daemon did just before it was killed nobody counted.
     pub duplicates_applied: u64,
-    /// Frames that must be in the quarantine,
+    /// Different frames that must be in the quarantine,
     pub to_quarantine: u64,
     /// and rows of it.
     pub quarantined: u64,

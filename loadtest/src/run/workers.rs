@@ -119,7 +119,9 @@ impl Seen {
         self.connected = sum(&text, "penstock_relay_connected") > 0;
         self.live = watermark("live").or(self.live);
         self.replay = watermark("replay").or(self.replay);
-        self.events = sum(&text, "penstock_events_total");
+        let events = |kind| metric(&text, &format!("penstock_events_total{{type={kind:?}}}"));
+        let kinds = ["commit", "sync", "identity", "account"];
+        self.events = kinds.into_iter().filter_map(events).sum();
         self.reconnects = sum(&text, "penstock_relay_reconnects_total");
     }
 }
