@@ -139,7 +139,7 @@ pub struct Relay {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
-    /// Every sync of the embedded store to its disk takes so much longer, by strace.
+    /// Every `fdatasync`, by which the embedded store makes batches durable, takes so much longer, by strace.
     pub sync_delay_ms: Option<u64>,
     /// This needs the CQL store.
     pub cql: bool,

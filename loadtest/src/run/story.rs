@@ -142,7 +142,7 @@ impl<'a> Story<'a> {
     fn until_connected(&mut self) -> anyhow::Result<()> {
         let began = Instant::now();
         while !self.workers.look().connected {
-            self.wait();
+            self.wait(f64::INFINITY);
             self.workers.tend()?;
             if began.elapsed() > STANDSTILL {
                 bail!(
@@ -162,8 +162,9 @@ impl<'a> Story<'a> {
         let (from, began) = (self.happened.samples.len(), self.publications.now());
         self.relay
             .change(|options| options.pace = Pace::Rate(phase.rate));
-        while self.publications.now() < began + phase.seconds {
-            self.look(&phase.name)?;
+        let end = began + phase.seconds;
+        while self.publications.now() < end {
+            self.look(&phase.name, end)?;
             self.misfortunes()?;
         }
         self.relay.change(|options| options.pace = Pace::Manual);
@@ -181,7 +182,7 @@ impl<'a> Story<'a> {
         self.relay.publish_all();
         let mut moved = (0, Instant::now());
         while !self.is_all_durable()? {
-            self.look("rest")?;
+            self.look("rest", f64::INFINITY)?;
             let durable = self.live + self.replayed;
             if durable > moved.0 {
                 moved = (durable, Instant::now());
@@ -192,7 +193,7 @@ impl<'a> Story<'a> {
                 break;
             }
         }
-        self.look("rest")?;
+        self.look("rest", f64::INFINITY)?;
         self.end_of("rest", None, from);
         Ok(())
     }
@@ -217,17 +218,20 @@ impl<'a> Story<'a> {
             .success())
     }
 
-    fn wait(&mut self) {
+    /// Until the next tick, or until this, if that is sooner.
+    fn wait(&mut self, end: f64) {
         self.tick += TICK;
         let left = self.tick.saturating_duration_since(Instant::now());
+        let end = (end - self.publications.now()).clamp(0.0, TICK.as_secs_f64());
+        let left = left.min(Duration::from_secs_f64(end));
         match left.is_zero() {
             true => self.tick = Instant::now(),
             false => std::thread::park_timeout(left),
         }
     }
 
-    fn look(&mut self, phase: &str) -> anyhow::Result<()> {
-        self.wait();
+    fn look(&mut self, phase: &str, end: f64) -> anyhow::Result<()> {
+        self.wait(end);
         self.workers.tend()?;
         let look = self.workers.look();
         let upto = |seq: Option<u64>| {

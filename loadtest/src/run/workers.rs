@@ -31,7 +31,7 @@ pub(super) struct Installation {
     pub set: Vec<String>,
     /// Over the cluster of `SCYLLA_NODES`, or, whatever that is, over the embedded store.
     pub cql: bool,
-    /// So many microseconds are added to each of its syncs.
+    /// So many microseconds are added to each `fdatasync`, by which its embedded store makes batches durable.
     pub sync_delay: Option<u64>,
 }
 
@@ -51,9 +51,9 @@ impl Installation {
                 let mut strace = Command::new("strace");
                 // The tracer is a process of its own: signals reach the daemon.
                 strace.args(["-D", "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null"]);
-                strace.args(["-e", "signal=none", "-e", "trace=fsync,fdatasync"]);
+                strace.args(["-e", "signal=none", "-e", "trace=fdatasync"]);
                 strace.arg("-e");
-                strace.arg(format!("inject=fsync,fdatasync:delay_exit={micros}"));
+                strace.arg(format!("inject=fdatasync:delay_exit={micros}"));
                 strace.arg(&self.penstock);
                 strace
             }
