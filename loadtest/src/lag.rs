@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use serde::Serialize;
 
+use crate::daemon::{Daemon, STANDSTILL, STEP, free_address, get, metric};
 use crate::network::Network;
-use crate::speed::{Daemon, STANDSTILL, STEP, free_address, get, metric};
 use crate::{Pace, Prepared, RelayOptions, RelayServer};
 
 /// What was measured. Seconds, unless it says otherwise.

@@ -16,7 +16,7 @@ use penstock_loadtest::{
     Prepared, Refusal, RelayOptions, RelayServer, Restart, Retained, Served, Signatures,
     StreamFaults, World, WorldSpec, check, lag,
     network::{Network, Options as NetworkOptions},
-    prepare,
+    prepare, run,
     speed::{By, measure},
 };
 
@@ -41,6 +41,8 @@ enum Command {
     Prepare(Box<PrepareArgs>),
     /// Compares a dump with the expected state; exits 1 if anything is missing, extra or different.
     Check(CheckArgs),
+    /// Runs a scenario: relay, daemon, faults, and the comparison in the end; exits 0 if nothing was lost, 1 if anything was.
+    Run(run::Args),
     /// Measures how fast a daemon takes a prepared stream in; prints JSON: durable events a second in each quarter, memory, CPU.
     Speed(SpeedArgs),
     /// Measures how far a daemon is behind a prepared stream of a steady rate while jobs take repositories in; prints JSON.
@@ -404,6 +406,7 @@ fn main() -> ExitCode {
         Command::Relay(args) => relay(&args),
         Command::Network(args) => serve::network(&args),
         Command::Prepare(args) => make(&args),
+        Command::Run(args) => Ok(ExitCode::from(run::command(&args))),
         Command::Check(args) => compare(&args),
         Command::Speed(args) => speed(&args),
         Command::Lag(args) => lag(&args),

@@ -3,21 +3,15 @@
 //! The relay runs in this process and serves as fast as it is read; the daemon is a process of its own with an empty
 //! store. What counts is the daemon's watermark, which is durable, read from its metrics every 50 ms.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use serde::Serialize;
 
+use crate::daemon::{Daemon, STANDSTILL, STEP, Usage, cpu_seconds, free_address, get, metric};
 use crate::{Prepared, RelayOptions, RelayServer};
-
-/// How often the watermark is read.
-pub(crate) const STEP: Duration = Duration::from_millis(50);
-/// A daemon whose watermark stands still for so long has failed.
-pub(crate) const STANDSTILL: Duration = Duration::from_secs(60);
 
 /// By which of the daemon's streams a prepared one is taken in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +79,7 @@ pub fn measure(
     let listen = free_address()?;
     let settings = [("PLC_URL", "http://127.0.0.1:1"), by.setting()];
     let mut daemon = Daemon::start(penstock, data, &relay.url(), listen, &settings, set)?;
-    let samples = daemon.watch(listen, by, relay.head());
+    let samples = watch(&mut daemon, listen, by, relay.head());
     let usage = daemon.usage()?;
     daemon.stop()?;
     let samples = samples?;
@@ -97,12 +91,6 @@ pub fn measure(
 struct Sample {
     at: Duration,
     seq: u64,
-}
-
-#[derive(Clone, Copy)]
-pub(crate) struct Usage {
-    pub resident_max: u64,
-    pub cpu_seconds: f64,
 }
 
 impl Speed {
@@ -132,133 +120,37 @@ impl Speed {
     }
 }
 
-pub(crate) struct Daemon(Child);
-
-impl Daemon {
-    pub fn start(
-        penstock: &Path,
-        data: &Path,
-        url: &str,
-        listen: SocketAddr,
-        settings: &[(&str, &str)],
-        set: &[String],
-    ) -> anyhow::Result<Self> {
-        let mut command = Command::new(penstock);
-        command
-            .arg("run")
-            .env("RELAY_URL", url)
-            .envs(settings.iter().copied())
-            .env("DATA_DIR", data)
-            .env("HTTP_LISTEN", listen.to_string())
-            .stdin(Stdio::null());
-        for setting in set {
-            command.args(["--set", setting]);
+/// Follows the watermark until it reaches `head`.
+fn watch(
+    daemon: &mut Daemon,
+    listen: SocketAddr,
+    by: By,
+    head: u64,
+) -> anyhow::Result<Vec<Sample>> {
+    let began = Instant::now();
+    let mut samples: Vec<Sample> = Vec::new();
+    let mut moved = began;
+    loop {
+        daemon.runs()?;
+        let seq = watermark(listen, by).unwrap_or(0);
+        if samples.last().is_none_or(|last| seq > last.seq) {
+            samples.push(Sample {
+                at: began.elapsed(),
+                seq,
+            });
+            moved = Instant::now();
         }
-        let child = command
-            .spawn()
-            .with_context(|| format!("starting {}", penstock.display()))?;
-        Ok(Self(child))
-    }
-
-    /// Follows the watermark until it reaches `head`.
-    fn watch(&mut self, listen: SocketAddr, by: By, head: u64) -> anyhow::Result<Vec<Sample>> {
-        let began = Instant::now();
-        let mut samples: Vec<Sample> = Vec::new();
-        let mut moved = began;
-        loop {
-            self.runs()?;
-            let seq = watermark(listen, by).unwrap_or(0);
-            if samples.last().is_none_or(|last| seq > last.seq) {
-                samples.push(Sample {
-                    at: began.elapsed(),
-                    seq,
-                });
-                moved = Instant::now();
-            }
-            if seq >= head {
-                return Ok(samples);
-            }
-            if moved.elapsed() > STANDSTILL {
-                bail!("the watermark stands at {seq} of {head} since {STANDSTILL:?}");
-            }
-            std::thread::park_timeout(STEP);
+        if seq >= head {
+            return Ok(samples);
         }
-    }
-
-    /// Fails if it has ended.
-    pub fn runs(&mut self) -> anyhow::Result<()> {
-        match self.0.try_wait()? {
-            Some(status) => bail!("the daemon ended early: {status}"),
-            None => Ok(()),
+        if moved.elapsed() > STANDSTILL {
+            bail!("the watermark stands at {seq} of {head} since {STANDSTILL:?}");
         }
+        std::thread::park_timeout(STEP);
     }
-
-    pub fn usage(&self) -> anyhow::Result<Usage> {
-        let pid = self.0.id().to_string();
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = peak.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-        let resident_max = kib.context("no VmHWM in /proc")? * 1024;
-        Ok(Usage {
-            resident_max,
-            cpu_seconds: cpu_seconds(&pid)?,
-        })
-    }
-
-    pub fn stop(&mut self) -> anyhow::Result<()> {
-        let pid = self.0.id().to_string();
-        Command::new("kill").args(["-TERM", &pid]).status()?;
-        let status = self.0.wait()?;
-        if !status.success() {
-            bail!("the daemon did not end well: {status}");
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // Only after a failure is it still there.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// CPU seconds of a process, from its user and system time in hundredths of a second.
-#[expect(clippy::cast_precision_loss, reason = "seconds for people")]
-fn cpu_seconds(pid: &str) -> anyhow::Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let ticks = after_name
-        .split_whitespace()
-        .skip(11)
-        .take(2)
-        .filter_map(|t| t.parse::<u64>().ok());
-    Ok(ticks.sum::<u64>() as f64 / 100.0)
-}
-
-pub(crate) fn free_address() -> io::Result<SocketAddr> {
-    std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()
 }
 
 fn watermark(listen: SocketAddr, by: By) -> Option<u64> {
     let name = format!("penstock_watermark_seq{{stream=\"{}\"}}", by.name());
     metric(&get(listen, "/metrics").ok()?, &name)
-}
-
-/// A number of an exposition.
-pub(crate) fn metric(text: &str, name: &str) -> Option<u64> {
-    let value = text
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
-    value.parse::<f64>().ok().map(|number| number as u64)
-}
-
-pub(crate) fn get(listen: SocketAddr, path: &str) -> io::Result<String> {
-    let mut stream = TcpStream::connect(listen)?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {listen}\r\n\r\n")?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    Ok(text)
 }

@@ -103,7 +103,8 @@ impl WorldSpec {
 }
 
 /// Faults in the content of the stream. Shares are of frames; 0 is none.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct StreamFaults {
     /// Share of commits after which a corrupt copy comes under a number of its own.
     pub corrupt: f64,

@@ -172,3 +172,39 @@ fn serves_a_network() {
     let text = String::from_utf8(wrong.stderr).unwrap();
     assert!(text.contains("shares of faults add up to"), "{text}");
 }
+
+#[test]
+fn mistakes_of_a_run_are_told_before_anything_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let wrong = dir.path().join("wrong.toml");
+    std::fs::write(&wrong, "about = \"a\"\n[realy]\n").unwrap();
+    let wrong = wrong.to_str().unwrap();
+    for (args, said) in [
+        (&["stedy"][..], "steady, ramp, replay"),
+        (&[wrong][..], "realy"),
+        (&["steady", "--scale", "0"][..], "--scale"),
+        (&["steady", "--penstock", "/nowhere"][..], "--penstock PATH"),
+        (&["reshard", "--penstock", "true"][..], "SCYLLA_NODES"),
+        (
+            &["steady", "--cql", "--penstock", "true"][..],
+            "SCYLLA_NODES",
+        ),
+    ] {
+        let output = command()
+            .arg("run")
+            .args(args)
+            .current_dir(dir.path())
+            .env_remove("SCYLLA_NODES")
+            .output()
+            .unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(78), "{args:?}: {error}");
+        assert!(error.contains(said), "{args:?}: {error}");
+        assert_eq!(
+            std::fs::read_dir(dir.path()).unwrap().count(),
+            1,
+            "{args:?}"
+        );
+    }
+    assert_eq!(run(&["run"]).status.code(), Some(2));
+}

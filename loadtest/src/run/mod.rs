@@ -1,0 +1,322 @@
+//! `penstock-loadtest run`: a scenario from its file to its report.
+//!
+//! The relay runs in this process; daemons are processes of their own with an empty store. In the end what their store holds
+//! is compared with the oracle, and the exit code says whether anything was lost.
+
+mod cpu;
+mod held;
+mod picture;
+mod progress;
+mod publications;
+mod report;
+mod scenario;
+mod story;
+mod table;
+mod work;
+mod workers;
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+
+pub use report::{Injected, Lags, Limit, Machine, Moment, Outcome, Report, Sample, Step};
+pub use scenario::{
+    Daemon, Limits, Phase, Ramp, Relay, SCENARIOS, Scenario, ScenarioError, Store, Stream,
+};
+
+use crate::world::Summary;
+use crate::{Pace, Prepared, RelayOptions, RelayServer, prepare};
+use cpu::Cpu;
+use progress::Progress;
+use publications::Publications;
+use story::{Happened, Story};
+use work::Work;
+use workers::{Installation, NODES, Totals, Workers};
+
+/// Not as asked for: a mistake in the scenario or the arguments, or something that is not installed.
+const MISTAKE: u8 = 78;
+
+/// What `run` is asked for.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Its name (steady, ramp, replay, burst, slow-store, relay-flaps, corrupt-frames, kills, reshard, soak), or a file
+    pub scenario: String,
+    /// The daemon [default: penstock, beside this program]
+    #[arg(long)]
+    pub penstock: Option<PathBuf>,
+    /// Where the report goes: report.json, report.md, report.svg, penstock.log [default: load-SCENARIO]
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// Times the rates of the scenario
+    #[arg(long, default_value_t = 1.0)]
+    pub scale: f64,
+    /// How long it lasts, without making the stream, and the end [default: as the scenario says]
+    #[arg(long)]
+    pub seconds: Option<f64>,
+    /// Seed of all randomness
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Keep it on the cluster of SCYLLA_NODES, in a keyspace of its own, instead of in the embedded store
+    #[arg(long)]
+    pub cql: bool,
+    /// Settings of the daemon, as in `penstock run --set key=value`
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// Something to mend before it can be run.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Mistake(String);
+
+/// Runs a scenario, prints its report, and gives the exit code: 0 nothing is lost; 1 something is lost, wrong or there twice, or
+/// the run did not come to its end; 3 nothing is lost, but a limit of the scenario was not kept; 78 a mistake in what was asked for.
+pub fn command(args: &Args) -> u8 {
+    match run(args) {
+        Ok(report) => {
+            // Nobody may be there to read it; it is in the folder too.
+            let _ = write!(std::io::stdout(), "{report}");
+            report.exit_code()
+        }
+        Err(error) => {
+            eprintln!("penstock-loadtest: {error:#}");
+            match error.is::<Mistake>() || error.is::<ScenarioError>() {
+                true => MISTAKE,
+                false => 1,
+            }
+        }
+    }
+}
+
+fn run(args: &Args) -> anyhow::Result<Report> {
+    for (name, value) in [("scale", Some(args.scale)), ("seconds", args.seconds)] {
+        if let Some(value) = value
+            && !(value > 0.0 && value < 1e6)
+        {
+            bail!(Mistake(format!(
+                "--{name} is a number above 0, not {value}"
+            )));
+        }
+    }
+    let scenario = Scenario::load(&args.scenario)?.sized(args.scale, args.seconds);
+    let (penstock, version) = program(args)?;
+    let cql = args.cql || scenario.needs_cql();
+    can_be_run(&scenario, cql)?;
+    let out = match &args.out {
+        Some(out) => out.clone(),
+        None => format!("load-{}", scenario.name).into(),
+    };
+    let work = Work::new(&out)?;
+    let say = Progress::new(&scenario.name);
+
+    let spec = scenario.world(args.seed);
+    prepare(&spec, &work.stream(), |made| {
+        say.tell(&format!(
+            "making the stream: {made} of {} events",
+            spec.events
+        ));
+    })
+    .context("making the stream")?;
+    let prepared = Prepared::open(&work.stream())?;
+    let options = RelayOptions {
+        pace: Pace::Manual,
+        published: usize::try_from(scenario.stream.past)?,
+        faults: scenario.connection_faults(args.seed),
+        ..RelayOptions::default()
+    };
+    let relay = RelayServer::start(&prepared, options)?;
+    let installation = Installation {
+        penstock,
+        data: work.data(),
+        log: work.log(),
+        variables: variables(&scenario, &work, &relay)?,
+        cql,
+        set: [&scenario.daemon.set[..], &args.set].concat(),
+        sync_delay: scenario.store.sync_delay_ms.map(|millis| millis * 1_000),
+    };
+    let mut workers = Workers::new(installation);
+    let (began, before) = (jiff::Timestamp::now(), Cpu::now()?);
+    let publications = Publications::new();
+    let happened = std::thread::scope(|scope| {
+        scope.spawn(|| publications.follow(&relay));
+        let tell = |phase: &str, sample: &Sample| say.sample(phase, sample);
+        let streamed = (&prepared, &relay);
+        let story = Story::new(
+            &scenario,
+            streamed,
+            &publications,
+            &mut workers,
+            args.seed,
+            tell,
+        );
+        let happened = story.play();
+        publications.end();
+        happened
+    })?;
+    let (seconds, used) = (publications.now(), Cpu::now()?.since(before));
+    let totals = workers.totals();
+
+    say.tell("comparing what is held with what must be");
+    let held = held::look(&workers.installation, &prepared)?;
+    say.end();
+    let summary = &prepared.manifest.summary;
+    let outcome = Outcome {
+        duplicates_applied: totals.events.saturating_sub(events(summary)),
+        to_quarantine: held.to_quarantine,
+        quarantined: held.quarantined,
+        unfinished: happened.unfinished.clone(),
+        ..Outcome::of(&held.diff)
+    };
+    let mut report = Report {
+        scenario: scenario.name.clone(),
+        about: scenario.about.clone(),
+        seed: args.seed,
+        began: format!("{began:.0}"),
+        seconds,
+        machine: Machine {
+            version,
+            store: if cql { "CQL" } else { "embedded" },
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            daemon_cpu_seconds: totals.cpu_seconds,
+            simulator_cpu_seconds: used.own,
+            others_cores: (used.all - used.own - totals.cpu_seconds).max(0.0) / seconds,
+        },
+        injected: injected(summary, &happened, &relay, &totals),
+        outcome,
+        lag: Lags::of(in_phases(&happened)),
+        memory_max: totals.memory_max,
+        sustained: happened.sustained,
+        limits: Vec::new(),
+        steps: happened.steps,
+        moments: happened.moments,
+        samples: report::thinned(&happened.samples, 1.0),
+    };
+    report.judge(&scenario.limits);
+    write(&report, &out)?;
+    Ok(report)
+}
+
+/// The daemon, and what it says it is.
+fn program(args: &Args) -> anyhow::Result<(PathBuf, String)> {
+    let beside = || Some(std::env::current_exe().ok()?.with_file_name("penstock"));
+    let path = args.penstock.clone().or_else(beside);
+    let path = path.unwrap_or_else(|| "penstock".into());
+    let path = path.canonicalize().unwrap_or(path);
+    let answer = Command::new(&path).arg("--version").output();
+    let answer = answer.map_err(|error| {
+        let shown = path.display();
+        Mistake(format!(
+            "{shown} can't be started ({error}): --penstock PATH names the daemon"
+        ))
+    })?;
+    let version = String::from_utf8_lossy(&answer.stdout);
+    Ok((path, version.trim().to_owned()))
+}
+
+fn can_be_run(scenario: &Scenario, cql: bool) -> Result<(), Mistake> {
+    let name = &scenario.name;
+    if cql && std::env::var_os(NODES).is_none() {
+        return Err(Mistake(format!(
+            "{name} is to use the CQL store: set {NODES} to host:port of a cluster on which it may make a keyspace of its own"
+        )));
+    }
+    if scenario.store.sync_delay_ms.is_none() {
+        return Ok(());
+    }
+    if cql {
+        return Err(Mistake(format!(
+            "{name} is for the embedded store, whose syncs it slows down"
+        )));
+    }
+    let strace = Command::new("strace")
+        .arg("-V")
+        .stdout(Stdio::null())
+        .status();
+    strace.map(drop).map_err(|error| {
+        Mistake(format!("{name} needs strace, which slows the syncs of the store ({error}): apt-get install strace"))
+    })
+}
+
+/// What sets a daemon to this run, whatever configures the machine.
+fn variables(
+    scenario: &Scenario,
+    work: &Work,
+    relay: &RelayServer,
+) -> anyhow::Result<Vec<(&'static str, OsString)>> {
+    let file = work.configuration();
+    fs::write(&file, "")?;
+    let mut variables: Vec<(&str, OsString)> = vec![
+        ("PENSTOCK_CONFIG", file.into()),
+        ("RELAY_URL", relay.url().into()),
+        // Nobody is asked about the DIDs of a simulation.
+        ("PLC_URL", "http://127.0.0.1:1".into()),
+        ("HTTP_LISTEN", "127.0.0.1:0".into()),
+        ("RUST_LOG", "info".into()),
+        match scenario.stream.past {
+            0 => ("PENSTOCK_RELAY__START", "oldest".into()),
+            _ => ("BACKFILL_DAYS", "-1".into()),
+        },
+    ];
+    if std::env::var_os("SCYLLA_KEYSPACE").is_none() {
+        let (now, process) = (jiff::Timestamp::now().as_second(), std::process::id());
+        let name = format!("penstock_load_{now}_{process}");
+        variables.push(("SCYLLA_KEYSPACE", name.into()));
+    }
+    Ok(variables)
+}
+
+/// Distinct events that a daemon decodes.
+fn events(summary: &Summary) -> u64 {
+    summary.commits + summary.syncs + summary.identities + summary.accounts
+}
+
+fn injected(
+    summary: &Summary,
+    happened: &Happened,
+    relay: &RelayServer,
+    totals: &Totals,
+) -> Injected {
+    let unreadable = [
+        &summary.oversized_seqs,
+        &summary.too_large_seqs,
+        &summary.poison_seqs,
+    ];
+    let downs = happened
+        .moments
+        .iter()
+        .filter(|moment| moment.what == "down");
+    Injected {
+        events: events(summary),
+        frames: summary.frames,
+        bytes: summary.bytes,
+        kills: totals.kills,
+        downs: downs.count() as u64,
+        refused: relay.refused(),
+        reconnects: totals.reconnects,
+        corrupt: summary.corrupt_total,
+        unreadable: unreadable.iter().map(|seqs| seqs.len() as u64).sum(),
+        duplicates: summary.duplicates,
+        renumbered: summary.renumbered,
+        reordered: summary.reordered,
+    }
+}
+
+/// The samples of the phases, without those of the rest that is published at once.
+fn in_phases(happened: &Happened) -> &[Sample] {
+    let rest = happened.steps.iter().filter(|step| step.rate.is_none());
+    let seconds: f64 = rest.map(|step| step.seconds).sum();
+    let samples = &happened.samples;
+    let end = samples.last().map_or(0.0, |last| last.at - seconds);
+    &samples[..samples.partition_point(|sample| sample.at <= end)]
+}
+
+fn write(report: &Report, out: &Path) -> anyhow::Result<()> {
+    let json = serde_json::to_vec_pretty(report)?;
+    fs::write(out.join("report.json"), json).context("writing the report")?;
+    fs::write(out.join("report.md"), report.to_string())?;
+    picture::draw(report, &out.join("report.svg"))
+}

@@ -1,0 +1,56 @@
+//! The folder that a run works in.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+use super::Mistake;
+
+/// Where a run keeps what it needs; removed in the end, but for the log.
+pub(super) struct Work(PathBuf);
+
+impl Work {
+    /// Makes it in the folder of the report.
+    pub fn new(out: &Path) -> anyhow::Result<Self> {
+        let work = out.join("work");
+        if work.exists() {
+            let shown = work.display();
+            bail!(Mistake(format!(
+                "{shown} is there: of another run, or what one that broke left; remove it, or choose another --out"
+            )));
+        }
+        fs::create_dir_all(&work).with_context(|| format!("making {}", work.display()))?;
+        let work = Self(work.canonicalize()?);
+        match fs::remove_file(work.log()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(work),
+        }
+    }
+
+    /// The stream and the oracle.
+    pub fn stream(&self) -> PathBuf {
+        self.0.join("stream")
+    }
+
+    /// The daemon's store.
+    pub fn data(&self) -> PathBuf {
+        self.0.join("data")
+    }
+
+    /// A file that configures nothing.
+    pub fn configuration(&self) -> PathBuf {
+        self.0.join("penstock.toml")
+    }
+
+    /// The daemon's log, beside the report.
+    pub fn log(&self) -> PathBuf {
+        self.0.with_file_name("penstock.log")
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
