@@ -15,6 +15,7 @@ use super::ApiState;
 use super::auth::Access;
 use super::routes::{Answer, Route, Verb, schema};
 use crate::store::Store;
+use crate::telemetry::repeated;
 
 /// How long the store may take to say how it is.
 const STORE_ANSWERS: Duration = Duration::from_secs(5);
@@ -109,7 +110,9 @@ pub(crate) async fn store_says(store: &dyn Store) -> Result<Option<String>, Stri
     match tokio::time::timeout(STORE_ANSWERS, store.health()).await {
         Ok(Ok(health)) => Ok(health.trouble),
         Ok(Err(error)) => {
-            tracing::error!(%error, "the store did not say how it is");
+            if let Some(held_back) = repeated("store_health", error.kind()) {
+                tracing::error!(%error, held_back, "the store did not say how it is");
+            }
             Err("the store does not answer; the log says why".to_owned())
         }
         Err(_) => {

@@ -19,7 +19,7 @@ use crate::store::Store;
 /// The longest time between two lines of status.
 const PERIOD: Duration = Duration::from_secs(5);
 /// The same until it is live, for others may wait for that.
-const STARTING: Duration = Duration::from_millis(200);
+const STARTING: Duration = Duration::from_secs(1);
 /// So often the pipeline is looked at within the time that the manager waits for a sign of life.
 const LOOKS: u32 = 4;
 

@@ -29,7 +29,10 @@ impl Service {
     /// The one that started this process, as its environment says.
     pub fn of_process() -> Self {
         match std::env::var_os("NOTIFY_SOCKET") {
-            Some(_) => Self::hearing(sd_notify::notify, sd_notify::watchdog_enabled()),
+            Some(_) => {
+                let watchdog = sd_notify::watchdog_enabled();
+                Self::hearing(sd_notify::notify, watchdog.filter(|time| !time.is_zero()))
+            }
             None => Self::none(),
         }
     }

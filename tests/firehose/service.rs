@@ -13,13 +13,13 @@ use tokio::time::timeout;
 use crate::pressure::Gated;
 use crate::worker::Stopped;
 
-/// The time that the manager waits for a sign of life; it hears a status four times as often.
+/// The time that the listener waits for a sign of life; it hears a status four times as often.
 const WATCHDOG: Duration = Duration::from_secs(1);
 /// So many lines of status are waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A manager that keeps what it hears, in order.
-struct Manager(UnboundedReceiver<String>);
+/// A listener that keeps what it hears, in order.
+struct Listener(UnboundedReceiver<String>);
 
 /// What is said at one look at the pipeline.
 struct Look {
@@ -27,7 +27,7 @@ struct Look {
     status: String,
 }
 
-impl Manager {
+impl Listener {
     fn new() -> (Self, Service) {
         let (say, heard) = unbounded_channel();
         let tell = move |states: &[sd_notify::NotifyState<'_>]| {
@@ -116,29 +116,29 @@ async fn a_pipeline_that_hangs_gives_no_sign_of_life() {
         };
         let relay = RelayServer::start(&world, options).unwrap();
         let store = Gated::new(true);
-        let (mut manager, service) = Manager::new();
+        let (mut listener, service) = Listener::new();
         let stopped = Stopped::over(store.clone()).managed_by(service);
         let mut worker = stopped.start(&relay, &[]).await;
         worker.until_seq(relay.head()).await;
-        manager.until("live", |look| look.is_alive).await;
+        listener.until("live", |look| look.is_alive).await;
 
         hang.begin(&store);
-        manager
+        listener
             .until("it hangs", |look| {
                 relay.publish(20);
                 !look.is_alive
             })
             .await;
-        // Longer than the manager has patience, and although all else is well.
+        // Longer than the listener has patience, and although all else is well.
         for _ in 0..8 {
             relay.publish(20);
-            let look = manager.next().await;
+            let look = listener.next().await;
             assert!(!look.is_alive, "{hang:?}");
             assert!(look.status.starts_with("live"), "{}", look.status);
         }
 
         hang.end(&store);
-        manager.until("it works again", |look| look.is_alive).await;
+        listener.until("it works again", |look| look.is_alive).await;
         relay.publish_all();
         worker.until_seq(relay.head()).await;
         worker.stop().await.holds(&world.oracle).await;
@@ -150,16 +150,16 @@ async fn a_pause_is_a_reason_to_wait() {
     let world = world(91);
     let relay = RelayServer::start(&world, RelayOptions::default()).unwrap();
     let clock = Arc::new(ManualClock::at(now_micros() - 7_200_000_000));
-    let (mut manager, service) = Manager::new();
+    let (mut listener, service) = Listener::new();
     // With a store that hangs there is something to do that is not done.
     let set = ["shutdown.timeout=100ms"];
     let worker = Stopped::over(Gated::new(false)).managed_by(service);
     let worker = worker.with_clock(clock.clone());
     let worker = worker.start(&relay, &set).await;
     let paused = |look: &Look| look.status.contains("ingestion pauses");
-    manager.until("a pause", paused).await;
+    listener.until("a pause", paused).await;
     for _ in 0..8 {
-        let look = manager.next().await;
+        let look = listener.next().await;
         assert!(paused(&look), "{}", look.status);
         assert!(look.is_alive);
     }

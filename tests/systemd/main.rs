@@ -11,7 +11,7 @@
 
 #[path = "../installed/mod.rs"]
 mod installed;
-mod manager;
+mod listener;
 mod notify;
 mod package;
 mod units;

@@ -4,11 +4,11 @@ use penstock_loadtest::{Pace, Refusal, RelayOptions, RelayServer, World};
 use rustix::process::Signal;
 
 use crate::installed::{Daemon, Installation};
-use crate::manager::Manager;
+use crate::listener::Listener;
 
-/// The daemon with a manager that waits two seconds for each sign of life.
-fn start(relay: &RelayServer, manager: &Manager) -> (Installation, Daemon) {
-    let address = manager.address();
+/// The daemon with a listener that waits two seconds for each sign of life.
+fn start(relay: &RelayServer, listener: &Listener) -> (Installation, Daemon) {
+    let address = listener.address();
     let installation = Installation::new(relay)
         .with("NOTIFY_SOCKET", address.to_str().unwrap())
         .with("WATCHDOG_USEC", "2000000");
@@ -28,20 +28,20 @@ fn manual(published: usize) -> RelayOptions {
 async fn it_is_ready_only_once_it_is_live() {
     let relay = RelayServer::start(&World::of(80, 20, 400), manual(400)).unwrap();
     relay.change(|options| options.faults.refusals = vec![Refusal::status(503); 100_000]);
-    let manager = Manager::new();
-    let (_installation, daemon) = start(&relay, &manager);
-    let mut heard = manager
+    let listener = Listener::new();
+    let (_installation, daemon) = start(&relay, &listener);
+    let mut heard = listener
         .hears_until("STATUS=not live: the relay is not connected")
         .await;
     // Some more, so that a ready that was said too early is heard.
     for _ in 0..10 {
-        heard.extend(manager.hears().await);
+        heard.extend(listener.hears().await);
     }
     assert!(!heard.contains(&"READY=1".to_owned()), "{heard:?}");
     assert_eq!(heard[0], "STATUS=opening the store");
     relay.change(|options| options.faults.refusals.clear());
-    manager.hears_until("READY=1").await;
-    let heard = manager.hears_until("STATUS=live").await;
+    listener.hears_until("READY=1").await;
+    let heard = listener.hears_until("STATUS=live").await;
     let status = heard.last().unwrap();
     for part in [", lag ", " s, ", " events/s, replay ", "%"] {
         assert!(status.contains(part), "{status}");
@@ -49,9 +49,9 @@ async fn it_is_ready_only_once_it_is_live() {
     // Gone again: it says so, and is as ready as before.
     relay.change(|options| options.faults.refusals = vec![Refusal::status(503); 100_000]);
     relay.disconnect_all();
-    manager.hears_until("STATUS=not live").await;
+    listener.hears_until("STATUS=not live").await;
     relay.change(|options| options.faults.refusals.clear());
-    let heard = manager.hears_until("STATUS=live").await;
+    let heard = listener.hears_until("STATUS=live").await;
     assert!(
         !heard.contains(&"READY=1".to_owned()),
         "said once: {heard:?}"
@@ -62,19 +62,19 @@ async fn it_is_ready_only_once_it_is_live() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_gives_signs_of_life_while_it_works_and_while_it_has_nothing_to_do() {
     let relay = RelayServer::start(&World::of(81, 20, 2_000), manual(100)).unwrap();
-    let manager = Manager::new();
-    let (_installation, mut daemon) = start(&relay, &manager);
-    manager.hears_until("READY=1").await;
+    let listener = Listener::new();
+    let (_installation, mut daemon) = start(&relay, &listener);
+    listener.hears_until("READY=1").await;
     for _ in 0..4 {
         relay.publish(400);
-        manager.hears_until("WATCHDOG=1").await;
+        listener.hears_until("WATCHDOG=1").await;
     }
     daemon.until_durable(relay.head()).await;
     for _ in 0..4 {
-        manager.hears_until("WATCHDOG=1").await;
+        listener.hears_until("WATCHDOG=1").await;
     }
     daemon.signal(Signal::TERM);
-    let heard = manager.hears_until("STOPPING=1").await;
+    let heard = listener.hears_until("STOPPING=1").await;
     assert_eq!(heard.last().unwrap(), "STATUS=stopping");
     assert!(daemon.wait().await.success());
 }
@@ -83,10 +83,10 @@ async fn it_gives_signs_of_life_while_it_works_and_while_it_has_nothing_to_do() 
 async fn it_also_says_that_it_stops_before_it_was_ready() {
     let relay = RelayServer::start(&World::of(82, 10, 100), manual(100)).unwrap();
     relay.change(|options| options.faults.refusals = vec![Refusal::status(503); 100_000]);
-    let manager = Manager::new();
-    let (_installation, daemon) = start(&relay, &manager);
-    manager.hears_until("STATUS=not live").await;
+    let listener = Listener::new();
+    let (_installation, daemon) = start(&relay, &listener);
+    listener.hears_until("STATUS=not live").await;
     daemon.stop().await;
-    let heard = manager.hears_until("STOPPING=1").await;
+    let heard = listener.hears_until("STOPPING=1").await;
     assert!(!heard.contains(&"READY=1".to_owned()), "{heard:?}");
 }

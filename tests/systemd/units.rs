@@ -121,6 +121,27 @@ fn a_worker_that_waits_is_started_for_ever() {
 }
 
 #[test]
+fn only_exit_code_75_is_waited_after() {
+    let stop = setting("ExecStopPost");
+    let script = stop.strip_prefix("/bin/sh -c '").unwrap();
+    let script = script.strip_suffix('\'').unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let sleep = folder.path().join("sleep");
+    fs::write(&sleep, "#!/bin/sh\necho slept $1\n").unwrap();
+    fs::set_permissions(&sleep, fs::Permissions::from_mode(0o755)).unwrap();
+    for (status, said) in [("0", ""), ("1", ""), ("KILL", ""), ("75", "slept 25\n")] {
+        let output = Command::new("/bin/sh")
+            .args(["-c", script])
+            .env("PATH", folder.path())
+            .env("EXIT_STATUS", status)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{status}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), said, "{status}");
+    }
+}
+
+#[test]
 fn a_slow_batch_is_not_taken_for_a_hanging_pipeline() {
     let config = default_config();
     let longest = [

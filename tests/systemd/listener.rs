@@ -8,12 +8,12 @@ use tokio::time::timeout;
 use crate::installed::PATIENCE;
 
 /// Listens.
-pub struct Manager {
+pub struct Listener {
     folder: tempfile::TempDir,
     socket: UnixDatagram,
 }
 
-impl Manager {
+impl Listener {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = UnixDatagram::bind(path(folder.path())).unwrap();
