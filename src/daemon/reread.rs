@@ -109,15 +109,13 @@ impl Changeable {
         Ok(())
     }
 
-    /// Has other collections indexed. What was there before is noted first, for the job that fetches what is not; and a job that works
-    /// over all of them is told if there will be fewer, for it can't claim them any more.
+    /// Has other collections indexed. A job that works over all of them is told first if there will be fewer, for it can't claim
+    /// them any more.
     async fn index(&self, config: &Config) -> Result<(), StoreError> {
         let changing = self.index.lock().await;
-        if let Some(jobs) = &self.jobs {
-            jobs.roster.note_configured().await?;
-            if !config.collections.covers(&self.index.configured()) {
-                note_narrowing(&*self.store, self.clock.now_micros()).await?;
-            }
+        let narrower = !config.collections.covers(&self.index.configured());
+        if narrower && self.jobs.is_some() {
+            note_narrowing(&*self.store, self.clock.now_micros()).await?;
         }
         changing.configure(&*self.store, &config.collections).await
     }

@@ -110,7 +110,7 @@ impl Roster {
         Ok(true)
     }
 
-    /// Notes what the configuration says where nothing is noted yet: before it says something else, so that this is seen.
+    /// Notes what the configuration says where nothing is noted yet: at the first start, so that whatever comes later is seen.
     pub async fn note_configured(&self) -> Result<(), StoreError> {
         match self.noted().await? {
             Some(_) => Ok(()),
