@@ -23,7 +23,7 @@ pub(super) fn raise(config: &Config) {
     if limit.current != limit.maximum
         && let Err(error) = setrlimit(Resource::Nofile, highest)
     {
-        tracing::warn!(%error, allowed = limit.current, "the limit of file descriptors can't be raised");
+        tracing::debug!(%error, "the limit of file descriptors can't be raised");
     }
     let allowed = getrlimit(Resource::Nofile).current;
     tracing::debug!(before = limit.current, allowed, "file descriptors");

@@ -38,6 +38,7 @@ pub(super) async fn jobs(
     make_spill_dir(&config.spill_dir())?;
     let tools = Arc::new(tools(config, store, clock, index.indexed(), limits)?);
     let roster = Roster::open(tools.clone(), ledger).await?;
+    roster.note_configured().await?;
     Ok(Some(Arc::new(Choosing {
         store: store.clone(),
         index: index.clone(),

@@ -109,16 +109,19 @@ impl Manners {
 
     /// Waits for a place at a host.
     pub(super) async fn enter_host(&self, name: &str) -> Result<HostPlace, FetchError> {
-        let host = self.hosts.get(name.to_owned(), || Host {
-            name: name.to_owned(),
-            known: Known::default(),
-            permits: Arc::new(Semaphore::new(lock(&self.pace).per_host)),
-            state: Mutex::new(HostState {
-                bucket: lock(&self.pace).bucket(),
-                trouble: Trouble::default(),
-                in_flight: 0,
-            }),
-            times: self.times,
+        let host = self.hosts.get(name.to_owned(), || {
+            let pace = *lock(&self.pace);
+            Host {
+                name: name.to_owned(),
+                known: Known::default(),
+                permits: Arc::new(Semaphore::new(pace.per_host)),
+                state: Mutex::new(HostState {
+                    bucket: pace.bucket(),
+                    trouble: Trouble::default(),
+                    in_flight: 0,
+                }),
+                times: self.times,
+            }
         });
         let permit = Arc::clone(&host.permits).acquire_owned().await;
         let mut place = HostPlace {
@@ -151,9 +154,12 @@ impl Manners {
 
     /// Waits for a place at an address.
     pub(super) async fn enter_address(&self, address: IpAddr) -> AddressPlace {
-        let address = self.addresses.get(address, || Address {
-            permits: Arc::new(Semaphore::new(lock(&self.pace).per_address)),
-            bucket: Mutex::new(lock(&self.pace).bucket()),
+        let address = self.addresses.get(address, || {
+            let pace = *lock(&self.pace);
+            Address {
+                permits: Arc::new(Semaphore::new(pace.per_address)),
+                bucket: Mutex::new(pace.bucket()),
+            }
         });
         let permit = Arc::clone(&address.permits).acquire_owned().await;
         loop {

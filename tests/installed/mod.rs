@@ -110,9 +110,12 @@ impl Installation {
         self.variables.retain(|(other, _)| other != name);
     }
 
-    /// Writes its configuration file.
+    /// Puts another configuration file in the place of its own, which nobody sees half written.
     pub fn configure(&self, text: &str) {
-        std::fs::write(self.home.path().join("penstock.toml"), text).expect("a file");
+        let file = self.home.path().join("penstock.toml");
+        let beside = self.home.path().join("penstock.toml.new");
+        std::fs::write(&beside, text).expect("a file");
+        std::fs::rename(&beside, &file).expect("its place");
     }
 
     /// The embedded store, and the socket beside it.

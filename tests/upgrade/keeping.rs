@@ -4,10 +4,12 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+use axum::Router;
 use fjall::KeyspaceCreateOptions;
 use penstock::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use penstock::store::{ChoiceKind, Store};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
 use crate::content::{ALICE, POST, dump, fill, lines, put, rev};
 use crate::installed::Installation;
@@ -63,7 +65,9 @@ pub async fn make(data: &Path) {
     .await;
     store.close().await.unwrap();
 
-    let installation = installation(data).with("PENSTOCK_BACKFILL__ATTEMPTS", "1");
+    let installation = installation(data)
+        .with("PENSTOCK_BACKFILL__ATTEMPTS", "1")
+        .with("PLC_URL", &directory_of_nobody().await);
     let mut daemon = installation.start();
     daemon.address().await;
     let did = "did:plc:nobodyisnobodyisnobodyis";
@@ -72,6 +76,14 @@ pub async fn make(data: &Path) {
         .await;
     assert_eq!(job.code, Some(1), "one repository failed: {}", job.words);
     daemon.stop().await;
+}
+
+/// A PLC directory that knows no DID, for as long as the test's runtime lives.
+async fn directory_of_nobody() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, Router::new()).await.unwrap() });
+    url
 }
 
 /// Writes what is in memory to files.

@@ -10,6 +10,7 @@ use super::gaps;
 use super::model::{Force, JobRequest, JobStatus, Jobs, JobsError, Started};
 use super::roster::Roster;
 use crate::config::CollectionFilter;
+use crate::store::indexed::choice;
 use crate::store::{Choice, ChoiceKind, StoreError};
 
 /// How often the ledger is looked at.
@@ -75,11 +76,8 @@ impl Roster {
 
     /// Fetches collections that are indexed since the configuration grew, once every slot's worker writes them; `false`: not yet.
     async fn look_at_collections(&self) -> Result<bool, JobsError> {
-        let store = &self.tools().store;
         let now = &*self.tools().indexed.configured();
-        let page = store.choices(ChoiceKind::Mark, INDEXED, None, 1).await?;
-        let before = page.items.first().filter(|mark| mark.name == INDEXED);
-        let before = before.and_then(|mark| serde_json::from_slice::<String>(&mark.body).ok());
+        let before = self.noted().await?;
         let before = before.as_deref().map(CollectionFilter::parse);
         let grown = match &before {
             // What was fetched before the first start is nobody's wish.
@@ -110,6 +108,20 @@ impl Roster {
         }
         self.note_indexed(now).await?;
         Ok(true)
+    }
+
+    /// Notes what the configuration says where nothing is noted yet: at the first start, so that whatever comes later is seen.
+    pub async fn note_configured(&self) -> Result<(), StoreError> {
+        match self.noted().await? {
+            Some(_) => Ok(()),
+            None => self.note_indexed(&self.tools().indexed.configured()).await,
+        }
+    }
+
+    /// What was noted last.
+    async fn noted(&self) -> Result<Option<String>, StoreError> {
+        let mark = choice(&*self.tools().store, ChoiceKind::Mark, INDEXED).await?;
+        Ok(mark.and_then(|mark| serde_json::from_slice(&mark.body).ok()))
     }
 
     /// Notes what is indexed, so that what is beyond it is seen as grown.
