@@ -72,7 +72,7 @@ impl Prometheus {
         prometheus
     }
 
-    /// Waits until it serves, and gives its URL.
+    /// Waits until it answers queries, and gives its URL.
     async fn serves(&mut self) -> String {
         let deadline = Instant::now() + PATIENCE;
         let mut ticks = interval(Duration::from_millis(20));
@@ -81,7 +81,11 @@ impl Prometheus {
             let log = std::fs::read_to_string(self.home.path().join("log")).unwrap();
             let said = log.lines().find(|line| line.contains("\"Listening on\""));
             if let Some((_, address)) = said.and_then(|line| line.split_once("address=")) {
-                return format!("http://{}", address.trim());
+                let url = format!("http://{}", address.trim());
+                let ready = self.client.get(format!("{url}/-/ready")).send().await;
+                if ready.is_ok_and(|answer| answer.status() == 200) {
+                    return url;
+                }
             }
             let ended = self.child.try_wait().unwrap();
             assert!(ended.is_none(), "prometheus ended with {ended:?}:\n{log}");
