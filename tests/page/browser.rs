@@ -1,15 +1,15 @@
-//! Debian's chromium, driven by its chromedriver.
+//! Debian's chromium, driven by its chromedriver. WebDriver is a dozen requests in JSON, which are sent here as they are: of the
+//! crates for it one turns on features of `serde_json` for the whole workspace, and the other brings two dozen more.
 
 use std::io::Write;
-use std::ops::Deref;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use data_encoding::BASE64;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use thirtyfour::common::capabilities::chromium::ChromiumLikeCapabilities;
-use thirtyfour::{By, ChromeCapabilities, LoggingPrefsLogLevel, WebDriver};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -30,7 +30,9 @@ pub enum Look {
 
 /// A browser with one window; all its processes are gone once this is dropped.
 pub struct Browser {
-    window: WebDriver,
+    client: reqwest::Client,
+    /// The URL of the session.
+    session: String,
     group: Option<Pid>,
     _driver: Child,
     /// chromedriver says no more than a pipe holds, but it must not be closed.
@@ -41,45 +43,79 @@ pub struct Browser {
 impl Browser {
     /// Starts one, with an empty profile; `None` where chromium is not installed.
     pub async fn open(test: &str, look: Look) -> Option<Self> {
-        // The client of the driver panics without a provider; a second choice is refused and harmless.
+        // The client panics without a provider; a second choice is refused and harmless.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let profile = tempfile::tempdir().expect("a temporary folder");
         let Some((driver, said, port)) = start(&profile).await else {
             skip(test);
             return None;
         };
+        let wishes = wishes(profile.path(), look);
         let id = driver.id().and_then(|id| i32::try_from(id).ok());
-        let wishes = wishes(&profile, look).expect("capabilities");
-        let window = WebDriver::new(format!("http://127.0.0.1:{port}"), wishes).await;
-        Some(Self {
-            window: window.expect("chromium starts"),
+        let mut browser = Self {
+            client: reqwest::Client::new(),
+            session: format!("http://127.0.0.1:{port}/session"),
             group: id.and_then(Pid::from_raw),
             _driver: driver,
             _said: said,
             _profile: profile,
-        })
+        };
+        let wishes = json!({"capabilities": {"alwaysMatch": wishes}});
+        let begun = browser.post("", &wishes).await;
+        let id = begun["sessionId"].as_str().expect("a session");
+        browser.session = format!("{}/{id}", browser.session);
+        Some(browser)
     }
 
-    /// The text of the first element that a selector finds; empty where there is none.
+    /// What the driver answers to a command; an error is the test's end.
+    async fn post(&self, command: &str, body: &Value) -> Value {
+        let request = self.client.post(format!("{}{command}", self.session));
+        let answer = request.json(body).timeout(PATIENCE).send().await;
+        let answer = answer.expect("chromedriver answers");
+        let is_well = answer.status().is_success();
+        let mut told: Value = answer.json().await.expect("JSON");
+        assert!(is_well, "{command} {body}: {told}");
+        told["value"].take()
+    }
+
+    async fn get(&self, command: &str) -> Value {
+        let request = self.client.get(format!("{}{command}", self.session));
+        let answer = request.timeout(PATIENCE).send().await;
+        let mut told: Value = answer.expect("an answer").json().await.expect("JSON");
+        told["value"].take()
+    }
+
+    /// The first element that a selector finds, as a part of commands.
+    async fn element(&self, selector: &str) -> Option<String> {
+        let by = json!({"using": "css selector", "value": selector});
+        let found = self.post("/elements", &by).await;
+        // An element is an object of one field, whose value is its id.
+        let id = found.get(0)?.as_object()?.values().next()?.as_str()?;
+        Some(format!("/element/{id}"))
+    }
+
+    pub async fn open_page(&self, url: &str) {
+        self.post("/url", &json!({"url": url})).await;
+    }
+
+    pub async fn title(&self) -> Value {
+        self.get("/title").await
+    }
+
+    /// The text that is shown of the first element that a selector finds; empty where there is none.
     pub async fn text(&self, selector: &str) -> String {
-        match self
-            .find_all(By::Css(selector))
-            .await
-            .expect("a window")
-            .first()
-        {
-            // One that was replaced meanwhile is looked for again.
-            Some(element) => element.text().await.unwrap_or_default(),
-            None => String::new(),
-        }
+        let Some(element) = self.element(selector).await else {
+            return String::new();
+        };
+        // One that was replaced meanwhile has none.
+        let text = self.get(&format!("{element}/text")).await;
+        text.as_str().unwrap_or_default().to_owned()
     }
 
     /// What an expression of JavaScript gives.
     pub async fn value(&self, expression: &str) -> Value {
-        let given = self
-            .execute(format!("return {expression}"), Vec::new())
-            .await;
-        given.expect("a value").json().clone()
+        let script = json!({"script": format!("return {expression}"), "args": []});
+        self.post("/execute/sync", &script).await
     }
 
     /// Waits until an element has a text that is right, and gives that.
@@ -114,28 +150,44 @@ impl Browser {
     }
 
     pub async fn click(&self, selector: &str) {
-        let element = self.find(By::Css(selector)).await.expect(selector);
-        element.click().await.expect("a click");
+        let element = self.element(selector).await.expect(selector);
+        self.post(&format!("{element}/click"), &json!({})).await;
     }
 
     pub async fn fill(&self, selector: &str, text: &str) {
-        let element = self.find(By::Css(selector)).await.expect(selector);
-        element.send_keys(text).await.expect("keys");
+        let element = self.element(selector).await.expect(selector);
+        let text = json!({"text": text});
+        self.post(&format!("{element}/value"), &text).await;
+    }
+
+    /// What a dialogue asks.
+    pub async fn question(&self) -> String {
+        self.get("/alert/text").await.to_string()
+    }
+
+    pub async fn answer(&self, yes: bool) {
+        let command = if yes {
+            "/alert/accept"
+        } else {
+            "/alert/dismiss"
+        };
+        self.post(command, &json!({})).await;
+    }
+
+    /// Keeps a picture of the window.
+    pub async fn picture(&self, path: &Path) {
+        let picture = self.get("/screenshot").await;
+        let picture = picture.as_str().expect("a picture").as_bytes();
+        let picture = BASE64.decode(picture).expect("base64");
+        std::fs::write(path, picture).expect("a file");
     }
 
     /// What the browser complained of since the last time: blocked scripts and styles, errors of the script, failed requests.
     pub async fn complaints(&self) -> Vec<String> {
-        let log = self.browser_log().await.expect("the browser's log");
-        let severe = log.into_iter().filter(|entry| entry.level == "SEVERE");
-        severe.map(|entry| entry.message).collect()
-    }
-}
-
-impl Deref for Browser {
-    type Target = WebDriver;
-
-    fn deref(&self) -> &WebDriver {
-        &self.window
+        let log = self.post("/se/log", &json!({"type": "browser"})).await;
+        let log = log.as_array().expect("a log").iter();
+        let severe = log.filter(|entry| entry["level"] == "SEVERE");
+        severe.map(|entry| entry["message"].to_string()).collect()
     }
 }
 
@@ -168,16 +220,13 @@ async fn start(profile: &TempDir) -> Option<(Child, Lines<BufReader<ChildStdout>
         }
         None
     };
-    let port = timeout(PATIENCE, reading)
-        .await
-        .expect("chromedriver starts");
-    Some((driver, said, port.expect("a port")))
+    let port = timeout(PATIENCE, reading).await;
+    let port = port.expect("chromedriver starts").expect("a port");
+    Some((driver, said, port))
 }
 
-fn wishes(profile: &TempDir, look: Look) -> thirtyfour::error::WebDriverResult<ChromeCapabilities> {
-    let mut wishes = ChromeCapabilities::new();
-    let folder = format!("--user-data-dir={}", profile.path().display());
-    for argument in [
+fn wishes(profile: &Path, look: Look) -> Value {
+    let mut options = json!({"args": [
         "--headless=new",
         // As root there is no sandbox; nothing but our own page is shown.
         "--no-sandbox",
@@ -190,23 +239,24 @@ fn wishes(profile: &TempDir, look: Look) -> thirtyfour::error::WebDriverResult<C
         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
         "--window-size=1100,1500",
         "--force-device-scale-factor=1",
-        &folder,
-    ] {
-        wishes.add_arg(argument)?;
-    }
-    wishes.set_browser_log_level(LoggingPrefsLogLevel::All)?;
+        format!("--user-data-dir={}", profile.display()),
+    ]});
     match look {
         Look::Desk => {}
         Look::Phone => {
-            let metrics = json!({"width": 360, "height": 740, "pixelRatio": 2.0, "mobile": true, "touch": true});
-            wishes.add_experimental_option("mobileEmulation", json!({"deviceMetrics": metrics}))?;
+            options["mobileEmulation"] = json!({
+                "deviceMetrics": {"width": 360, "height": 740, "pixelRatio": 2.0, "mobile": true, "touch": true},
+            });
         }
         Look::NoScript => {
-            let off = json!({"profile.managed_default_content_settings.javascript": 2});
-            wishes.add_experimental_option("prefs", off)?;
+            options["prefs"] = json!({"profile.managed_default_content_settings.javascript": 2});
         }
     }
-    Ok(wishes)
+    json!({
+        "browserName": "chrome",
+        "goog:chromeOptions": options,
+        "goog:loggingPrefs": {"browser": "ALL"},
+    })
 }
 
 fn skip(test: &str) {

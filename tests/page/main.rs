@@ -63,16 +63,13 @@ async fn numbers_change_and_jobs_are_started_watched_and_cancelled() {
         return;
     };
     let site = Site::start().await;
-    browser.goto(site.address.as_str()).await.unwrap();
-    assert_eq!(browser.title().await.unwrap(), "Penstock: worker 0 of 1");
+    browser.open_page(&site.address).await;
+    assert_eq!(browser.title().await, "Penstock: worker 0 of 1");
     browser.until("#ready", |text| text == "Ready.").await;
     assert_ne!(browser.text("#lag").await, "–");
 
     // Its own style is in force, and this stays through all that follows: the page is never loaded again.
-    browser
-        .execute("window.mark = 'the same page'", Vec::new())
-        .await
-        .unwrap();
+    browser.value("(window.mark = 'the same page')").await;
     let display = "getComputedStyle(document.querySelector('.headline')).display";
     assert_eq!(browser.value(display).await, "grid");
     let before = browser.until(WATERMARK, |text| text != "–").await;
@@ -135,14 +132,14 @@ async fn numbers_change_and_jobs_are_started_watched_and_cancelled() {
     job_is(&browser, &id, "running").await;
     if std::env::var_os("PENSTOCK_BLESS").is_some() {
         let picture = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/status-page.png");
-        browser.screenshot(&picture).await.unwrap();
+        browser.picture(&picture).await;
     }
     let cancel = format!("[data-cancel='{id}']");
     browser.click(&cancel).await;
-    browser.dismiss_alert().await.unwrap();
+    browser.answer(false).await;
     browser.click(&cancel).await;
-    assert!(browser.get_alert_text().await.unwrap().contains(&id));
-    browser.accept_alert().await.unwrap();
+    assert!(browser.question().await.contains(&id));
+    browser.answer(true).await;
     job_is(&browser, &id, "cancelled").await;
     browser.until_gone(&cancel).await;
     browser
@@ -178,7 +175,7 @@ async fn a_telephone_shows_all_of_it() {
         return;
     };
     let site = Site::start().await;
-    browser.goto(site.address.as_str()).await.unwrap();
+    browser.open_page(&site.address).await;
     browser.until("#ready", |text| text == "Ready.").await;
     unlock(&browser, TOKEN).await;
     browser.until_there("#jobs").await;
@@ -207,10 +204,10 @@ async fn numbers_change_without_scripts() {
         return;
     };
     let site = Site::start().await;
-    browser.goto(site.address.as_str()).await.unwrap();
+    browser.open_page(&site.address).await;
     browser.until("#ready", |text| text == "Ready.").await;
     browser
-        .until("noscript", |text| text.contains("Without JavaScript"))
+        .until("noscript p", |text| text.contains("Without JavaScript"))
         .await;
     let before = browser.until(WATERMARK, |text| text != "–").await;
     site.relay.publish(300);
@@ -234,7 +231,7 @@ async fn a_job_is_started_by_a_handle() {
     let _ends = stop.clone().drop_guard();
     tokio::spawn(serve_tcp(listener, site.router.clone(), stop));
 
-    browser.goto(address.as_str()).await.unwrap();
+    browser.open_page(&address).await;
     unlock(&browser, "adm").await;
     browser.until_there("#start button").await;
     browser.fill("#account", "bob.example.com").await;
@@ -245,9 +242,8 @@ async fn a_job_is_started_by_a_handle() {
         })
         .await;
     browser
-        .execute("document.getElementById('account').value = ''", Vec::new())
-        .await
-        .unwrap();
+        .value("(document.getElementById('account').value = '')")
+        .await;
     let id = begin(&browser, "@alice.example.com", "2").await;
     let (request, _) = jobs.asked();
     assert_eq!(

@@ -9,7 +9,7 @@ const DAY: u64 = 86_400_000_000;
 /// The token of its operators.
 pub const TOKEN: &str = "token-with-<signs>&\"quotes\"";
 /// Frames that come while a test looks.
-const COMING: usize = 1_500;
+const COMING: usize = 800;
 
 /// The daemon, and what it follows.
 pub struct Site {

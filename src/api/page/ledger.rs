@@ -1,7 +1,7 @@
 //! What of the ledger the page shows to whoever has a token: a timeline of what is held and missing, and how far each worker is.
 
 use crate::config::Worker;
-use crate::ledger::{Gap, Loss, Report, Span, Wanted};
+use crate::ledger::{self, Gap, Loss, Report, Span, Wanted};
 use crate::slot::SlotSet;
 
 use super::words::{duration, moment, seconds};
@@ -26,6 +26,8 @@ pub(super) struct LedgerView {
     /// Where the timeline begins.
     pub(super) from: String,
     pub(super) rows: Vec<TimelineRow>,
+    /// How much is missing.
+    pub(super) missing_seconds: Option<f64>,
     pub(super) missing: Vec<MissingRow>,
     /// What is missing besides.
     pub(super) more: usize,
@@ -88,6 +90,9 @@ impl LedgerView {
                 .into_iter()
                 .map(|(whose, slots)| timeline(whose, slots, &axis, report, &missing))
                 .collect(),
+            missing_seconds: Some(seconds(ledger::missing_micros(
+                missing.iter().map(|(gap, _)| *gap),
+            ))),
             missing: missing
                 .iter()
                 .take(TOLD)
@@ -305,7 +310,6 @@ fn how_far(id: u16, count: u16, report: &Report, now: u64) -> WorkerRow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger;
 
     const HOUR: u64 = 3_600_000_000;
     const NOW: u64 = 1_790_437_941_000_000;

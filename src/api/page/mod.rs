@@ -164,6 +164,7 @@ impl Page {
         let (reasons, ledger, jobs) = tokio::join!(health::not_ready(state), ledger, jobs);
         let text = (state.metrics)();
         let samples = Samples::read(&text);
+        let missing = ledger.as_ref().and_then(|ledger| ledger.missing_seconds);
         Self {
             style: STYLE,
             script: SCRIPT,
@@ -172,7 +173,7 @@ impl Page {
             now: words::moment(wanted.now),
             access,
             reasons,
-            headline: numbers::headline(&samples, state.status.frames_per_second()),
+            headline: numbers::headline(&samples, state.status.frames_per_second(), missing),
             replay: numbers::replay(&samples),
             job_numbers: numbers::jobs(&samples),
             sections: numbers::sections(&samples),

@@ -28,9 +28,13 @@ pub(super) struct Replay {
     pub(super) rows: Vec<Row>,
 }
 
-/// What is to be seen first.
-pub(super) fn headline(samples: &Samples<'_>, rate: Option<f64>) -> Vec<Number> {
-    let missing = samples.sum(names::LEDGER_MISSING.name());
+/// What is to be seen first. `missing` is the time of now in seconds, where the ledger was read; the metric is of a minute ago.
+pub(super) fn headline(
+    samples: &Samples<'_>,
+    rate: Option<f64>,
+    missing: Option<f64>,
+) -> Vec<Number> {
+    let missing = missing.or_else(|| samples.sum(names::LEDGER_MISSING.name()));
     let missing = missing.map(|seconds| match seconds > 0.0 {
         true => duration(seconds),
         false => "nothing".to_owned(),

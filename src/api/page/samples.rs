@@ -10,9 +10,12 @@ pub(super) struct Samples<'a>(Vec<Sample<'a>>);
 #[derive(Debug, PartialEq)]
 struct Sample<'a> {
     name: &'a str,
-    labels: Vec<(&'a str, Cow<'a, str>)>,
+    labels: Labels<'a>,
     value: f64,
 }
+
+/// Names and values.
+type Labels<'a> = Vec<(&'a str, Cow<'a, str>)>;
 
 impl<'a> Samples<'a> {
     /// Those of a text; lines that are none are skipped.
@@ -91,7 +94,7 @@ impl<'a> Sample<'a> {
 }
 
 /// The labels up to the closing brace, and what is behind it.
-fn labels(mut rest: &str) -> Option<(Vec<(&str, Cow<'_, str>)>, &str)> {
+fn labels(mut rest: &str) -> Option<(Labels<'_>, &str)> {
     let mut labels = Vec::new();
     loop {
         if let Some(behind) = rest.strip_prefix('}') {
