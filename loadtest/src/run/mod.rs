@@ -21,7 +21,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 pub use report::{Injected, Lags, Limit, Machine, Moment, Outcome, Report, Sample, Step};
 pub use scenario::{
@@ -93,15 +93,7 @@ pub fn command(args: &Args) -> u8 {
 }
 
 fn run(args: &Args) -> anyhow::Result<Report> {
-    for (name, value) in [("scale", Some(args.scale)), ("seconds", args.seconds)] {
-        if let Some(value) = value
-            && !(value > 0.0 && value < 1e6)
-        {
-            bail!(Mistake(format!(
-                "--{name} is a number above 0, not {value}"
-            )));
-        }
-    }
+    sizes(args)?;
     let scenario = Scenario::load(&args.scenario)?.sized(args.scale, args.seconds);
     let (penstock, version) = program(args)?;
     let cql = args.cql || scenario.needs_cql();
@@ -140,37 +132,21 @@ fn run(args: &Args) -> anyhow::Result<Report> {
     };
     let mut workers = Workers::new(installation);
     let (began, before) = (jiff::Timestamp::now(), Cpu::now()?);
-    let publications = Publications::new();
-    let happened = std::thread::scope(|scope| {
-        scope.spawn(|| publications.follow(&relay));
-        let tell = |phase: &str, sample: &Sample| say.sample(phase, sample);
-        let streamed = (&prepared, &relay);
-        let story = Story::new(
-            &scenario,
-            streamed,
-            &publications,
-            &mut workers,
-            args.seed,
-            tell,
-        );
-        let happened = story.play();
-        publications.end();
-        happened
-    })?;
-    let (seconds, used) = (publications.now(), Cpu::now()?.since(before));
-    let totals = workers.totals();
+    let happened = happen(
+        &scenario,
+        (&prepared, &relay),
+        &mut workers,
+        args.seed,
+        &say,
+    )?;
+    let used = Cpu::now()?.since(before);
 
     say.tell("comparing what is held with what must be");
     let held = held::look(&workers.installation, &prepared)?;
     say.end();
-    let summary = &prepared.manifest.summary;
-    let outcome = Outcome {
-        duplicates_applied: totals.events.saturating_sub(events(summary)),
-        to_quarantine: held.to_quarantine,
-        quarantined: held.quarantined,
-        unfinished: happened.unfinished.clone(),
-        ..Outcome::of(&held.diff)
-    };
+    let (summary, totals) = (&prepared.manifest.summary, workers.totals());
+    let seconds = happened.samples.last().map_or(0.0, |last| last.at);
+    let others = (used.all - used.own - totals.cpu_seconds).max(0.0);
     let mut report = Report {
         scenario: scenario.name.clone(),
         about: scenario.about.clone(),
@@ -183,10 +159,16 @@ fn run(args: &Args) -> anyhow::Result<Report> {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             daemon_cpu_seconds: totals.cpu_seconds,
             simulator_cpu_seconds: used.own,
-            others_cores: (used.all - used.own - totals.cpu_seconds).max(0.0) / seconds,
+            others_cores: others / seconds.max(1.0),
         },
         injected: injected(summary, &happened, &relay, &totals),
-        outcome,
+        outcome: Outcome {
+            duplicates_applied: totals.events.saturating_sub(events(summary)),
+            to_quarantine: held.to_quarantine,
+            quarantined: held.quarantined,
+            unfinished: happened.unfinished.clone(),
+            ..Outcome::of(&held.diff)
+        },
         lag: Lags::of(in_phases(&happened)),
         memory_max: totals.memory_max,
         sustained: happened.sustained,
@@ -198,6 +180,44 @@ fn run(args: &Args) -> anyhow::Result<Report> {
     report.judge(&scenario.limits);
     write(&report, &out)?;
     Ok(report)
+}
+
+/// Lets the scenario happen, while what the relay publishes is noted.
+fn happen(
+    scenario: &Scenario,
+    (prepared, relay): (&Prepared, &RelayServer),
+    workers: &mut Workers,
+    seed: u64,
+    say: &Progress<'_>,
+) -> anyhow::Result<Happened> {
+    let publications = Publications::new();
+    let tell = |phase: &str, sample: &Sample| say.sample(phase, sample);
+    let story = Story::new(
+        scenario,
+        (prepared, relay),
+        &publications,
+        workers,
+        seed,
+        tell,
+    );
+    std::thread::scope(|scope| {
+        scope.spawn(|| publications.follow(relay));
+        let happened = story.play();
+        publications.end();
+        happened
+    })
+}
+
+fn sizes(args: &Args) -> Result<(), Mistake> {
+    for (name, value) in [("scale", Some(args.scale)), ("seconds", args.seconds)] {
+        if let Some(value) = value
+            && !(value > 0.0 && value < 1e6)
+        {
+            let mistake = format!("--{name} is a number above 0, not {value}");
+            return Err(Mistake(mistake));
+        }
+    }
+    Ok(())
 }
 
 /// The daemon, and what it says it is.
