@@ -181,9 +181,9 @@ A daemon that gets SIGHUP reads all of it again, from the same file, variables a
 started with, so what one of them sets changes only by a restart. With a mistake anywhere nothing changes, and the log has an
 error for each mistake. Else:
 
-- Keys of which the list below says that SIGHUP takes a change up hold from then on, all of them or, where the store does not answer, none; the log has
-  a line for each, with the value before and the value now. Limits hold for what is at work too: a host's requests that are on their way
-  are not broken off, and a job that is over its share ends by itself.
+- What the list below says that SIGHUP takes up holds from then on: all of it or, where the store does not answer, nothing. The log
+  has a line for each key, with the value before and the value now. Limits hold for what is at work too, but nothing that was begun is
+  broken off: fewer requests, jobs or bytes than there are come about as those end.
 - A change of any other key is refused: a warning names the key, the value in effect and the one that was read. It needs a restart.
   That goes for what a file holds that a key names (tokens, `backfill.skip_dids`), too.
 - `collections` is followed as by a restart. A worker writes what it stored of which collections into the ledger. What the list has more
