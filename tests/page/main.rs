@@ -138,6 +138,7 @@ async fn numbers_change_and_jobs_are_started_watched_and_cancelled() {
     job_is(&browser, &id, "running").await;
     if std::env::var_os("PENSTOCK_BLESS").is_some() {
         let picture = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/status-page.png");
+        browser.value("scrollTo(0, 0)").await;
         browser.picture(&picture).await;
     }
     let cancel = format!("[data-cancel='{id}']");
