@@ -114,10 +114,14 @@ impl Site {
         Self::build(store, |state| ApiState { worker, ..state })
     }
 
-    /// With these metrics.
+    /// With these metrics, to one who has no token.
     pub async fn metered(text: &'static str) -> Self {
         let metrics = Arc::new(move || text.to_owned());
-        Self::build(Arc::default(), |state| ApiState { metrics, ..state })
+        Self::build(Arc::default(), |state| ApiState {
+            metrics,
+            trusted: false,
+            ..state
+        })
     }
 
     /// Routes over another store; [`Site::store`] is not it.

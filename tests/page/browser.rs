@@ -237,7 +237,7 @@ fn wishes(profile: &Path, look: Look) -> Value {
         "--no-first-run",
         // Nobody else is asked for anything.
         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-        "--window-size=1100,1500",
+        "--window-size=1100,1800",
         "--force-device-scale-factor=1",
         format!("--user-data-dir={}", profile.display()),
     ]});
