@@ -21,9 +21,9 @@ use crate::decode::{self, Decoder, Event};
 use crate::store::{Store, StoreError, WriteBatch};
 use crate::telemetry::repeated;
 
-/// Suspects that a lane holds at most; beyond it the oldest is quarantined.
+/// Suspects of each stream that a lane holds at most; beyond it the oldest is quarantined.
 const MAX_SUSPECTS: usize = 512;
-/// Bytes of suspects that a lane holds at most.
+/// Bytes of suspects of each stream that a lane holds at most.
 const MAX_SUSPECT_BYTES: usize = 8 << 20;
 /// Emptied batches that a lane keeps for reuse.
 const SPARE_BATCHES: usize = 16;
@@ -134,8 +134,8 @@ pub(crate) fn spawn(
         batch: WriteBatch::new(),
         tickets: Vec::new(),
         due: None,
-        suspects: VecDeque::new(),
-        suspect_bytes: 0,
+        live_suspects: Suspects::default(),
+        replay_suspects: Suspects::default(),
         spares,
         spare,
     };
@@ -178,10 +178,34 @@ struct Lane {
     tickets: Vec<Arc<Ticket>>,
     /// When the batch must go, at the latest.
     due: Option<Instant>,
-    suspects: VecDeque<Suspect>,
-    suspect_bytes: usize,
+    live_suspects: Suspects,
+    replay_suspects: Suspects,
     spares: Sender<WriteBatch>,
     spare: Receiver<WriteBatch>,
+}
+
+/// The suspects of one stream, oldest first: what waits there holds back nothing of the other stream.
+#[derive(Default)]
+struct Suspects {
+    frames: VecDeque<Suspect>,
+    bytes: usize,
+}
+
+impl Suspects {
+    fn push(&mut self, suspect: Suspect) {
+        self.bytes += suspect.frame.len();
+        self.frames.push_back(suspect);
+    }
+
+    fn pop(&mut self) -> Option<Suspect> {
+        let oldest = self.frames.pop_front()?;
+        self.bytes -= oldest.frame.len();
+        Some(oldest)
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.frames.len() > MAX_SUSPECTS || self.bytes > MAX_SUSPECT_BYTES
+    }
 }
 
 /// A frame that failed, until it is known whose fault that is.
@@ -192,7 +216,6 @@ struct Suspect {
     source: Arc<Source>,
     ticket: Arc<Ticket>,
     mark: Mark,
-    stream: Stream,
     epoch: u64,
 }
 
@@ -249,7 +272,8 @@ impl Lane {
 
     /// How long the lane may wait for a chunk.
     fn patience(&self) -> Duration {
-        let idle = if self.suspects.is_empty() {
+        let suspects = [&self.live_suspects, &self.replay_suspects];
+        let idle = if suspects.iter().all(|of| of.frames.is_empty()) {
             Duration::from_secs(60)
         } else {
             Duration::from_millis(100)
@@ -305,36 +329,44 @@ impl Lane {
                     source: chunk.source.clone(),
                     ticket: chunk.ticket.clone(),
                     mark: self.shared.faults(chunk.stream).mark(),
-                    stream: chunk.stream,
                     epoch: chunk.epoch,
                 };
                 suspect.ticket.split();
-                self.suspect_bytes += frame.len();
-                self.suspects.push_back(suspect);
+                self.suspects(chunk.stream).push(suspect);
                 let did = decode::peek(frame).did.unwrap_or_default();
                 Some(xxhash_rust::xxh3::xxh3_64(did.as_bytes()))
             }
         }
     }
 
+    fn suspects(&mut self, stream: Stream) -> &mut Suspects {
+        match stream {
+            Stream::Live => &mut self.live_suspects,
+            Stream::Replay => &mut self.replay_suspects,
+        }
+    }
+
     /// Quarantines the suspects of which it is known that the fault is their own; `all` at the end.
     fn settle_suspects(&mut self, all: bool) {
-        while let Some(oldest) = self.suspects.front() {
-            let crowded =
-                self.suspects.len() > MAX_SUSPECTS || self.suspect_bytes > MAX_SUSPECT_BYTES;
-            let stale = oldest.epoch != self.shared.epochs.current(oldest.stream);
-            let faults = self.shared.faults(oldest.stream);
-            let verdict = match faults.verdict(oldest.mark) {
-                Verdict::Wait if all || crowded => Verdict::Quarantine,
+        self.settle_suspects_of(Stream::Live, all);
+        self.settle_suspects_of(Stream::Replay, all);
+    }
+
+    fn settle_suspects_of(&mut self, stream: Stream, all: bool) {
+        while let Some(oldest) = self.suspects(stream).frames.front() {
+            let (mark, epoch) = (oldest.mark, oldest.epoch);
+            let now = all || self.suspects(stream).is_crowded();
+            let stale = epoch != self.shared.epochs.current(stream);
+            let verdict = match self.shared.faults(stream).verdict(mark) {
+                Verdict::Wait if now => Verdict::Quarantine,
                 verdict => verdict,
             };
             if verdict == Verdict::Wait && !stale {
                 return;
             }
-            let Some(suspect) = self.suspects.pop_front() else {
+            let Some(suspect) = self.suspects(stream).pop() else {
                 return;
             };
-            self.suspect_bytes -= suspect.frame.len();
             // A suspect to be read again keeps its chunk outstanding, and with it the watermark.
             if verdict == Verdict::Quarantine && !stale {
                 self.quarantine(suspect);
