@@ -53,7 +53,8 @@ impl Announcer {
         let mut told = (Instant::now(), self.status.frames());
         loop {
             let said = store_says(&*self.store).await;
-            let has_reason_to_wait = self.status.is_paused() || matches!(said, Ok(Some(_)));
+            let store_waits = self.store.waits() || matches!(said, Ok(Some(_)));
+            let has_reason_to_wait = self.status.is_paused() || store_waits;
             if watchdog.works(self.stages(), has_reason_to_wait) {
                 self.service.alive();
             }

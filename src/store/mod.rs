@@ -303,6 +303,11 @@ pub trait Store: Send + Sync + 'static {
         std::future::pending().await
     }
 
+    /// Whether writes wait for what passes by itself: for compactions, or for nodes of a database that are away. Asks nobody.
+    fn waits(&self) -> bool {
+        false
+    }
+
     /// How the store is.
     async fn health(&self) -> Result<Health, StoreError>;
 

@@ -190,7 +190,7 @@ impl Axis {
             let units = u128::from(time) * u128::from(WIDTH) / u128::from(self.end - self.start);
             u64::try_from(units).unwrap_or(WIDTH)
         };
-        let width = (at(to) - at(from)).max(narrowest);
+        let width = at(to).saturating_sub(at(from)).max(narrowest);
         Some((at(from).min(WIDTH.saturating_sub(width)), width))
     }
 }

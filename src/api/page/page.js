@@ -3,6 +3,8 @@
 (() => {
   const PERIOD = 2000;
   const PATIENCE = 15000;
+  // A handle may take longer than what is only looked up.
+  const WORK_PATIENCE = 30000;
   const KEY = "penstock-token";
   const by = (id) => document.getElementById(id);
   const live = by("live");
@@ -19,7 +21,7 @@
       headers: token ? { Authorization: `Bearer ${token}` } : {},
       body: body && JSON.stringify(body),
       cache: "no-store",
-      signal: AbortSignal.timeout(PATIENCE),
+      signal: AbortSignal.timeout(method === "GET" ? PATIENCE : WORK_PATIENCE),
     });
   };
 

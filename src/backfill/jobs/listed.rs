@@ -147,7 +147,12 @@ pub(super) async fn read(
         let records = match held.contains(collection) {
             true => {
                 let share = &mut listed.share;
-                pages(tools, did, collection, pds, share, cancel).await
+                let before = share.held();
+                let records = pages(tools, did, collection, pds, share, cancel).await;
+                if !matches!(records, Ok(Some(_))) {
+                    share.give_back(share.held() - before);
+                }
+                records
             }
             false => Ok(Some(Vec::new())),
         };

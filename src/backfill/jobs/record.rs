@@ -292,20 +292,26 @@ impl JobBody {
             .add(host, cut(&reason, MAX_REASON).to_owned());
     }
 
-    /// Where the hosts that were left out are asked again.
+    /// Where the hosts that were left out are asked again: all that a relay lists, whichever of its lists failed.
     pub fn take_lost_hosts(&mut self) -> Vec<Source> {
-        let lost = std::mem::take(&mut self.lost_hosts);
-        let relays = self.sources.iter();
-        if lost.others > 0 {
-            let by_host = relays.filter(|source| matches!(source, Source::Hosts { .. }));
-            return by_host.cloned().collect();
+        let LostHosts { reasons, others } = std::mem::take(&mut self.lost_hosts);
+        let is_lost = |relay: &str| reasons.contains_key(relay);
+        let mut again: Vec<Source> = Vec::new();
+        for source in &self.sources {
+            // Who is not named is of such a list.
+            let lists_hosts = matches!(source, Source::Hosts { .. });
+            let wanted = source.relay_host().is_some_and(is_lost) || lists_hosts && others > 0;
+            if wanted && !again.contains(source) {
+                again.push(source.clone());
+            }
         }
-        let again = |host: String| {
-            let mut relays = relays.clone();
-            let relay = relays.find(|source| source.relay_host() == Some(&host));
-            relay.cloned().unwrap_or(Source::Host { host })
-        };
-        lost.reasons.into_keys().map(again).collect()
+        if others == 0 {
+            let relays: Vec<_> = self.sources.iter().filter_map(Source::relay_host).collect();
+            let hosts = reasons.into_keys();
+            let hosts = hosts.filter(|host| !relays.contains(&host.as_str()));
+            again.extend(hosts.map(|host| Source::Host { host }));
+        }
+        again
     }
 }
 
@@ -459,6 +465,39 @@ mod tests {
             many += 1;
         }
         assert_eq!(many, HOST_BYTES / 253);
+    }
+
+    #[test]
+    fn all_lists_of_a_relay_that_was_left_out_are_asked_for_again() {
+        let mut body = JobBody::new(JobRequest::default(), JobType::FullSync, String::new(), 0);
+        let list = |relay: &str, collection: &str| Source::ByCollection {
+            relay: format!("https://{relay}"),
+            collection: collection.to_owned(),
+        };
+        let hosts = Source::Hosts {
+            relay: "https://r1".to_owned(),
+        };
+        let host = Source::Host {
+            host: "h".to_owned(),
+        };
+        let lists = [
+            list("r1", "a"),
+            list("r1", "b"),
+            list("r2", "a"),
+            list("r2", "b"),
+        ];
+        body.sources = lists.to_vec();
+        body.sources.push(hosts.clone());
+        body.lose_host("r2", &"");
+        body.lose_host("h", &"");
+        let again = [lists[2].clone(), lists[3].clone(), host];
+        assert_eq!(body.take_lost_hosts(), again);
+        // Those that have no name any more are of the list of hosts.
+        body.lose_host("r2", &"");
+        body.lost_hosts.others = 1;
+        let again = [lists[2].clone(), lists[3].clone(), hosts];
+        assert_eq!(body.take_lost_hosts(), again);
+        assert_eq!(body.take_lost_hosts(), []);
     }
 
     #[tokio::test]

@@ -451,21 +451,25 @@ async fn copy(
     target: &Target,
     mut failure: Failure,
 ) -> Result<Result<Fetched, Failure>, NoPlace> {
-    let mut later = false;
+    let mut later = None;
     for relay in &hosts.tools.options.relays {
         let copy = target.at_relay(relay);
         let turn = hosts.turn(&copy.host, RESOLVING_PER_HOST);
-        later |= matches!(turn, Turn::Later);
-        let Turn::Ask(_place) = turn else { continue };
+        let Turn::Ask(_place) = turn else {
+            if matches!(turn, Turn::Later) {
+                later = Some(copy.host);
+            }
+            continue;
+        };
         match unit::fetch(&hosts.tools, &PLAN, found, &copy, &hosts.shutdown).await {
             Err(other) => failure = failure.and_at_relay(&other),
             fetched => return Ok(fetched),
         }
     }
     match later {
-        // It fails only once all were asked.
-        true => Err(NoPlace(None)),
-        false => Ok(Err(failure)),
+        // It fails only once all were asked, and nobody is asked again before that one can be.
+        Some(host) => Err(NoPlace(Some(host))),
+        None => Ok(Err(failure)),
     }
 }
 

@@ -114,6 +114,7 @@ pub(super) async fn read(
     let repairs = tools.store.repairs_of(&found.did).await?;
     // As it was before the repository was read: what a worker dropped until it took a collection in may be missed here.
     let followed = tools.followed.now(tools).await?;
+    wanted_by_all(&tools.indexed.now(), followed.as_deref())?;
     let start = plan.from.filter(|_| plan.windowed);
     let mut obtained = obtain(tools, found, target, start, start.is_some(), cancel).await?;
     if obtained.as_ref().is_some_and(Obtained::lacks_too_much) {

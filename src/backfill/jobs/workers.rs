@@ -42,7 +42,12 @@ impl Roster {
         stop: &CancellationToken,
     ) -> Result<bool, StoreError> {
         let wanted = job.body.request.collections.clone();
-        let all = |filter: &CollectionFilter| wanted.iter().all(|nsid| filter.wants(nsid));
+        // What is not indexed any more nobody will take in.
+        let indexed = &self.tools().indexed;
+        let all = |filter: &CollectionFilter| {
+            let mut still = wanted.iter().filter(|nsid| indexed.now().wants(nsid));
+            still.all(|nsid| filter.wants(nsid))
+        };
         while job.body.awaits_workers && !self.workers_follow(all).await? {
             if job.body.stage.replace(Stage::Waiting) != Some(Stage::Waiting) {
                 tracing::info!(

@@ -6,6 +6,7 @@
 //! DIR/creating   a database that is being made; renamed to db once it is whole
 //! ```
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::FileTypeExt as _;
@@ -157,6 +158,12 @@ fn is_socket(entry: &fs::DirEntry) -> bool {
     entry.file_type().is_ok_and(|found| found.is_socket())
 }
 
+/// A worker that had a database left it there: its lock, and what names the machine.
+fn is_of_worker(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name == "machine-id" || name.starts_with("worker-") && name.ends_with(".lock")
+}
+
 /// Whether a store was made in the folder. Makes nothing.
 pub(super) fn is_in(dir: &Path) -> Result<bool, StoreError> {
     let found = dir.join("db").try_exists();
@@ -168,7 +175,8 @@ fn refuse_foreign(dir: &Path) -> Result<(), StoreError> {
     for entry in entries {
         let entry = entry.map_err(|error| io_error(dir, &error))?;
         let name = entry.file_name();
-        if !KNOWN.iter().any(|known| name == *known) && !is_socket(&entry) {
+        let known = KNOWN.iter().any(|known| name == *known) || is_of_worker(&name);
+        if !known && !is_socket(&entry) {
             return Err(StoreError::Format {
                 dir: dir.display().to_string(),
                 found: format!("none, but other files ({})", name.display()),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use fjall::config::{BlockSizePolicy, FilterPolicy};
@@ -41,6 +41,8 @@ pub(super) struct Engine {
     pub(super) names: RwLock<Names>,
     repair_counts: Mutex<BTreeMap<String, u64>>,
     pub(super) quarantine_bytes: AtomicU64,
+    /// Whether the writer waits for compactions.
+    pub(super) waits: AtomicBool,
     filter_ranges: Arc<Ranges>,
     pub(super) folder: Folder,
 }
@@ -133,6 +135,7 @@ impl Engine {
             meta: open("meta")?,
             names: RwLock::default(),
             repair_counts: Mutex::default(),
+            waits: AtomicBool::new(false),
             quarantine_bytes: AtomicU64::new(0),
             filter_ranges,
             db,

@@ -25,6 +25,7 @@ mod writer;
 
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -477,6 +478,11 @@ impl Store for EmbeddedStore {
         check_pds(did, pds)?;
         let keep = Keep::Pds(did.to_owned(), pds.to_owned());
         self.keep(keep).await.map(drop)
+    }
+
+    fn waits(&self) -> bool {
+        let waits = |open: &Open| open.engine.waits.load(Ordering::Relaxed);
+        self.with_open(waits).unwrap_or(false)
     }
 
     async fn health(&self) -> Result<Health, StoreError> {

@@ -302,14 +302,14 @@ impl Writer {
                     || keyspace.tree.l0_run_count() > MAX_RUNS
             })
         };
-        while busy() {
-            engine
-                .db
-                .persist(PersistMode::Buffer)
-                .map_err(|error| engine.error(error))?;
+        let mut persisted = Ok(());
+        while busy() && persisted.is_ok() {
+            engine.waits.store(true, Ordering::Relaxed);
+            persisted = engine.db.persist(PersistMode::Buffer);
             std::thread::park_timeout(WAIT_STEP);
         }
-        Ok(())
+        engine.waits.store(false, Ordering::Relaxed);
+        persisted.map_err(|error| engine.error(error))
     }
 
     fn commit(&self, batch: OwnedWriteBatch) -> Result<(), StoreError> {

@@ -188,6 +188,10 @@ impl Store for ScyllaStore {
         }
     }
 
+    fn waits(&self) -> bool {
+        self.requests.waits()
+    }
+
     async fn health(&self) -> Result<Health, StoreError> {
         let trouble = self.requests.trouble();
         // Nothing is asked of a database that does not answer.

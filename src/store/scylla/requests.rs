@@ -113,6 +113,11 @@ impl Requests {
         }
     }
 
+    /// Whether a write was refused and is sent again until it is taken.
+    pub fn waits(&self) -> bool {
+        self.trouble.waiting.load(SeqCst) > 0
+    }
+
     /// Why the store takes no writes now; `None` while it does.
     pub fn trouble(&self) -> Option<String> {
         let lease = self.lease.as_ref().and_then(|lease| lease.trouble());
