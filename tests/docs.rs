@@ -53,7 +53,7 @@ What to watch first:
 - `penstock_ready` is 0: `/readyz` says why in words.
 - `penstock_relay_connected` is 0: no stream. `penstock_relay_reconnects_total` says why, by `reason`.
 - `penstock_watermark_lag_seconds` grows: what is durable falls behind what was published. If `penstock_relay_lag_seconds` grows as
-  well, the relay or the link is behind; if only the first does, decoding or the store is.
+  well, the relay or the link is behind, or full queues keep the socket from being read; if only the first does, decoding or the store is.
 - `penstock_pipeline_full_seconds_total` grows: the lanes or the store can't keep up, and the socket was not read meanwhile.
 - `penstock_ledger_missing_seconds` stays above 0: something is missing. `penstock_ledger_gaps` says how many parts worker 0 will still
   replay, and how many are lost; `penstock gaps` says which ([backfill.md](backfill.md)).
@@ -239,4 +239,55 @@ fn configuration() -> String {
 #[test]
 fn the_configuration_is_what_the_code_reads() {
     assert_kept("docs/configuration.md", &configuration());
+}
+
+/// What `penstock` is asked for in a line of a shell's.
+fn arguments(line: &str) -> Option<Vec<&str>> {
+    let line = line.split(" #").next()?;
+    let words = line.split(['|', '>']).map(str::split_whitespace);
+    let mut commands = words.filter_map(|mut words| {
+        let program = words.next()?;
+        (program == "penstock").then(|| {
+            words
+                .map(|word| if word == "ID" { "1" } else { word })
+                .collect()
+        })
+    });
+    commands.next()
+}
+
+#[test]
+fn the_runbook_names_commands_and_metrics_that_are_there() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/runbook.md");
+    let text = fs::read_to_string(path).unwrap();
+    let shell = text.split("```sh\n").skip(1);
+    let lines = shell.flat_map(|block| block.split("```").next().unwrap_or_default().lines());
+    let spans = text
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|span| span.starts_with("penstock "));
+    let mut commands = 0;
+    for args in lines.chain(spans).filter_map(arguments) {
+        // Asked for help last, it complains of what it does not know before.
+        let run = std::process::Command::new(env!("CARGO_BIN_EXE_penstock"))
+            .args(&args)
+            .arg("--help")
+            .output()
+            .unwrap();
+        assert!(run.status.success(), "penstock {args:?}");
+        commands += 1;
+    }
+    assert!(commands > 30, "{commands}");
+    for word in text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
+        if let Some(name) = word.strip_prefix("penstock_") {
+            let known = |metric: &Metric| {
+                metric
+                    .name
+                    .trim_start_matches("penstock_")
+                    .starts_with(name)
+            };
+            assert!(METRICS.iter().any(known), "{word}");
+        }
+    }
 }
