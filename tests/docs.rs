@@ -244,7 +244,7 @@ fn the_configuration_is_what_the_code_reads() {
 /// What `penstock` is asked for in a line of a shell's.
 fn arguments(line: &str) -> Option<Vec<&str>> {
     let line = line.split(" #").next()?;
-    let words = line.split(['|', '>']).map(str::split_whitespace);
+    let words = line.split(['|', '>', '\\']).map(str::split_whitespace);
     let mut commands = words.filter_map(|mut words| {
         let program = words.next()?;
         (program == "penstock").then(|| {
