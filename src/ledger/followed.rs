@@ -1,27 +1,27 @@
 //! Which collections the workers take in now, as their newest facts say it.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 
 use crate::config::CollectionFilter;
 use crate::slot::SlotSet;
 use crate::store::{Fact, FactKind};
 
-/// Whether the owner of every slot has written a live fact of such a filter, and none of another one since.
-pub fn all_follow(facts: &[Fact], wanted: impl Fn(&CollectionFilter) -> bool) -> bool {
-    let mut known: HashMap<&str, bool> = HashMap::new();
+/// The different filters of each slot's newest live fact; `None` while the owner of a slot has written none that can be read.
+pub fn newest_filters(facts: &[Fact]) -> Option<Vec<CollectionFilter>> {
     let live = facts.iter().filter(|fact| fact.kind == FactKind::Live);
     let newest = |slot| {
         let of_slot = live.clone().filter(|fact| fact.slots.contains(slot));
-        of_slot.max_by_key(|fact| (fact.to_time, fact.run, fact.from_seq))
+        let fact = of_slot.max_by_key(|fact| (fact.to_time, fact.run, fact.from_seq));
+        fact.map(|fact| &*fact.filter)
     };
-    SlotSet::ALL.iter().all(|slot| {
-        newest(slot).is_some_and(|fact| {
-            *known.entry(&fact.filter).or_insert_with(|| {
-                let filter = CollectionFilter::parse(&fact.filter);
-                filter.is_ok_and(|filter| wanted(&filter))
-            })
-        })
-    })
+    let filters: Option<BTreeSet<&str>> = SlotSet::ALL.iter().map(newest).collect();
+    let filters = filters?.into_iter().map(CollectionFilter::parse);
+    filters.collect::<Result<_, _>>().ok()
+}
+
+/// Whether the owner of every slot has written a live fact of such a filter, and none of another one since.
+pub fn all_follow(facts: &[Fact], wanted: impl Fn(&CollectionFilter) -> bool) -> bool {
+    newest_filters(facts).is_some_and(|filters| filters.iter().all(wanted))
 }
 
 #[cfg(test)]

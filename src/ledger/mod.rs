@@ -12,7 +12,7 @@ pub mod held;
 pub mod merge;
 mod report;
 
-pub use followed::all_follow;
+pub use followed::{all_follow, newest_filters};
 pub use held::Loss;
 pub use report::{Gap, Report, Span, Wanted, gaps, missing_micros, report};
 

@@ -32,6 +32,8 @@ pub struct Gated {
     /// The next batch waits until it is released, and others pass it.
     pub one_hangs: AtomicBool,
     pub released: Notify,
+    /// Whether it says that its writes wait for what passes by itself.
+    pub waits: AtomicBool,
     applied: AtomicU64,
     fail_at: AtomicU64,
     fail_facts: AtomicBool,
@@ -45,6 +47,7 @@ impl Gated {
             open_facts: watch::Sender::new(true),
             one_hangs: AtomicBool::new(false),
             released: Notify::new(),
+            waits: AtomicBool::new(false),
             applied: AtomicU64::new(0),
             fail_at: AtomicU64::new(u64::MAX),
             fail_facts: AtomicBool::new(false),
@@ -74,6 +77,10 @@ impl Store for Gated {
             return Err(failure());
         }
         self.inner.apply(batch).await
+    }
+
+    fn waits(&self) -> bool {
+        self.waits.load(Ordering::SeqCst)
     }
 
     async fn remove(&self, removal: Removal) -> Result<(), StoreError> {

@@ -165,3 +165,23 @@ async fn a_pause_is_a_reason_to_wait() {
     }
     worker.stop_anyhow().await.0.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_whose_writes_wait_is_a_reason_to_wait() {
+    let world = world(92);
+    let relay = RelayServer::start(&world, RelayOptions::default()).unwrap();
+    let store = Gated::new(false);
+    store.waits.store(true, Ordering::SeqCst);
+    let (mut listener, service) = Listener::new();
+    let set = ["shutdown.timeout=100ms"];
+    let worker = Stopped::over(store.clone()).managed_by(service);
+    let worker = worker.start(&relay, &set).await;
+    let live = |look: &Look| look.status.starts_with("live");
+    listener.until("it is live", live).await;
+    for _ in 0..8 {
+        assert!(listener.next().await.is_alive);
+    }
+    store.waits.store(false, Ordering::SeqCst);
+    listener.until("it hangs", |look| !look.is_alive).await;
+    worker.stop_anyhow().await.0.unwrap();
+}

@@ -4,7 +4,6 @@
 //! by another worker a while later. What that one drops meanwhile is in no snapshot, so none is complete for the collection before
 //! all have said that they take it in.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,22 +74,21 @@ fn followed(
     settled: Option<&CollectionFilter>,
     facts: &[Fact],
 ) -> Option<CollectionFilter> {
-    let every = CollectionFilter::ALL;
+    let told = ledger::newest_filters(facts);
+    let all_tell = |is: &dyn Fn(&CollectionFilter) -> bool| {
+        told.as_ref().is_some_and(|filters| filters.iter().all(is))
+    };
     if indexed.is_all() {
-        let all = ledger::all_follow(facts, |filter| filter.is_all());
-        return if all { Some(every) } else { settled.cloned() };
+        return match all_tell(&CollectionFilter::is_all) {
+            true => Some(CollectionFilter::ALL),
+            false => settled.cloned(),
+        };
     }
-    let is_settled = |entry: &String| settled.is_some_and(|settled| covers(settled, entry));
-    let (mut entries, later): (Vec<_>, Vec<_>) =
-        indexed.entries().into_iter().partition(is_settled);
-    let taken = RefCell::new(later);
-    let all_told = ledger::all_follow(facts, |filter| {
-        taken.borrow_mut().retain(|entry| covers(filter, entry));
-        true
+    let mut entries = indexed.entries();
+    entries.retain(|entry| {
+        settled.is_some_and(|settled| covers(settled, entry))
+            || all_tell(&|filter| covers(filter, entry))
     });
-    if all_told {
-        entries.extend(taken.into_inner());
-    }
     let of_entries = CollectionFilter::of_entries(&entries);
     // Of a prefix only a part may be settled.
     match (
