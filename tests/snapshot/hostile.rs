@@ -232,8 +232,10 @@ proptest! {
             let before = parts.blocks[at].0;
             let block = &mut parts.blocks[at].1;
             match random.u8(0..4) {
-                0 => block.truncate(random.usize(0..block.len())),
-                1 => block.insert(random.usize(0..block.len()), random.u8(..)),
+                0 => block.truncate(random.usize(0..=block.len())),
+                1 => block.insert(random.usize(0..=block.len()), random.u8(..)),
+                // Nothing of a block that was cut to nothing before.
+                _ if block.is_empty() => {}
                 _ => {
                     let at = random.usize(0..block.len());
                     block[at] = random.u8(..);
