@@ -12,8 +12,11 @@
 #[path = "../installed/mod.rs"]
 mod installed;
 mod listener;
+#[path = "../machine/mod.rs"]
+mod machine;
 mod notify;
 mod package;
+mod service;
 mod units;
 
 use std::path::{Path, PathBuf};

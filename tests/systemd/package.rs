@@ -30,12 +30,14 @@ const FILES: &[&str] = &[
     "usr/share/doc/penstock/config/penstock.toml",
 ];
 
-/// Whether cargo-deb is there: in the place where `tests/systemd/install` puts it, or the user's own.
-fn has_cargo_deb() -> bool {
+/// Whether what makes it is there, cargo-deb in the place where `tests/systemd/install` puts it, or the user's own.
+pub fn can_be_made() -> bool {
     let binary = Path::new(env!("CARGO_BIN_EXE_penstock"));
     let mut target = binary.ancestors().skip(2);
     let own = target.next().unwrap().join("cargo-deb/bin/cargo-deb");
-    own.exists() || has("cargo-deb", "tests/systemd/install")
+    (own.exists() || has("cargo-deb", "tests/systemd/install"))
+        && has("dpkg-deb", "apt-get install dpkg")
+        && has("python3", "apt-get install python3")
 }
 
 fn output(command: &mut Command) -> String {
@@ -46,7 +48,7 @@ fn output(command: &mut Command) -> String {
 }
 
 /// Makes the package of the binary that is tested.
-fn package(folder: &Path) -> PathBuf {
+pub fn package(folder: &Path) -> PathBuf {
     let mut build = Command::new(file("systemd/build-deb"));
     build.arg(env!("CARGO_BIN_EXE_penstock")).arg(folder);
     let said = output(&mut build);
@@ -55,10 +57,7 @@ fn package(folder: &Path) -> PathBuf {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_package_runs_from_a_clean_folder() {
-    let all = has_cargo_deb()
-        && has("dpkg-deb", "apt-get install dpkg")
-        && has("python3", "apt-get install python3");
-    if !all {
+    if !can_be_made() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
