@@ -114,22 +114,25 @@ impl SlotSet {
     }
 }
 
-/// As ranges: `0-127,130`.
+/// As ranges, with a step as in a crontab: `0-127,130`; those of one worker of two: `1-255/2`.
 impl fmt::Display for SlotSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut ranges: Vec<(u8, u8)> = Vec::new();
-        for slot in self.iter() {
-            match ranges.last_mut() {
-                Some((_, last)) if last.checked_add(1) == Some(slot) => *last = slot,
-                _ => ranges.push((slot, slot)),
+        let slots: Vec<u8> = self.iter().collect();
+        let (mut rest, mut comma) = (&slots[..], "");
+        while let [first, others @ ..] = rest {
+            let step = others.first().map_or(0, |second| second - first);
+            let fits = |pair: &&[u8]| matches!(pair, [one, next] if next - one == step);
+            let steps = rest.windows(2).take_while(fits).count();
+            // Two that are apart are no range.
+            let steps = if step > 1 && steps == 1 { 0 } else { steps };
+            let (range, behind) = rest.split_at(steps + 1);
+            let last = range.last().unwrap_or(first);
+            match (steps, step) {
+                (0, _) => write!(f, "{comma}{first}")?,
+                (_, 1) => write!(f, "{comma}{first}-{last}")?,
+                _ => write!(f, "{comma}{first}-{last}/{step}")?,
             }
-        }
-        for (number, (first, last)) in ranges.into_iter().enumerate() {
-            let comma = if number > 0 { "," } else { "" };
-            match first == last {
-                true => write!(f, "{comma}{first}")?,
-                false => write!(f, "{comma}{first}-{last}")?,
-            }
+            (rest, comma) = (behind, ",");
         }
         Ok(())
     }
@@ -174,6 +177,10 @@ mod tests {
             .for_each(|slot| set.insert(slot));
         assert_eq!(set.to_string(), "0-2,7,254-255");
         assert_eq!(SlotSet::ALL.to_string(), "0-255");
+        assert_eq!(SlotSet::owned_by(1, 2).to_string(), "1-255/2");
+        assert_eq!(SlotSet::owned_by(200, 256).to_string(), "200");
+        let both = SlotSet::owned_by(0, 128).union(SlotSet::owned_by(1, 64));
+        assert_eq!(both.to_string(), "0-1,65,128-129,193");
     }
 
     #[test]

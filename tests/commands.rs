@@ -401,7 +401,7 @@ async fn gaps_end_with_1_where_something_is_missing() {
         text.contains("missing:\n  relay.test slots 0-255"),
         "{text}"
     );
-    assert!(text.contains("worker 0 will replay it"), "{text}");
+    assert!(text.contains("pending: worker 0 will replay it"), "{text}");
     assert!(
         text.ends_with("of the window of 3 d and of what was held before.\n"),
         "{text}"

@@ -29,7 +29,8 @@ pub(super) const ROUTES: &[Route] = &[Route {
     )
 }];
 
-/// The answer of `GET /admin/gaps`. Times are RFC 3339, slots are ranges as in `0-127,130`.
+/// The answer of `GET /admin/gaps`. Times are RFC 3339, slots are ranges as in `0-127,130`, with a step
+/// where there is one: `1-255/2`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Gaps {
     /// The length of the window in days: 0 is none, -1 all that the relays retain.

@@ -73,8 +73,10 @@ fn interval(at: &Interval) -> String {
 
 fn missing(missing: &Missing) -> String {
     let state = match (missing.state, missing.reason) {
-        (MissingState::Behind, _) => "their worker has yet to read it, or is away".to_owned(),
-        (MissingState::Pending, _) => "worker 0 will replay it".to_owned(),
+        (MissingState::Behind, _) => {
+            "behind: their worker has yet to read it, or is away".to_owned()
+        }
+        (MissingState::Pending, _) => "pending: worker 0 will replay it".to_owned(),
         (MissingState::Lost, reason) => {
             let why = match reason {
                 Some(MissingReason::Skipped) => "the relay skips it",

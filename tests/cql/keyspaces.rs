@@ -81,6 +81,11 @@ impl Keyspace {
         &self.cluster
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// What sets a penstock process to it.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         let lag = format!("{}ms", SYNC_LAG.as_millis());

@@ -26,6 +26,8 @@ mod kills;
 mod lease;
 mod logins;
 mod lost_answers;
+#[path = "../machine/mod.rs"]
+mod machine;
 mod moves;
 mod nodes;
 #[path = "../pds/mod.rs"]
@@ -33,6 +35,7 @@ mod pds;
 mod proxy;
 mod schemas;
 mod servers;
+mod service;
 mod stores;
 #[path = "../subject/mod.rs"]
 mod subject;

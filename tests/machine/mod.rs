@@ -1,5 +1,9 @@
 //! A machine that a real systemd boots: a container of systemd-nspawn over the files of this machine, which sees all of them, writes to
 //! none, and is gone in the end with all that was installed on it. Its network is this machine's.
+#![allow(dead_code)]
+
+pub mod listener;
+pub mod package;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -9,7 +13,7 @@ use tokio::process::Child;
 use tokio::time::{Instant, sleep};
 
 use crate::installed::PATIENCE;
-use crate::listener::Listener;
+use listener::Listener;
 
 /// The files: what is written lies in memory.
 const OVERLAY: &str = r#"
@@ -17,6 +21,22 @@ const OVERLAY: &str = r#"
     mount -t overlay overlay -o lowerdir=/,upperdir=upper,workdir=work root
     shift && exec systemd-nspawn --directory=root "$@"
 "#;
+
+/// Whether a program is there; if not, the test is skipped.
+pub fn has(program: &str, install: &str) -> bool {
+    let found = Command::new(program).arg("--version").output().is_ok();
+    if !found {
+        let message = format!("skipped: no {program}: {install}");
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "{message}");
+        eprintln!("{message}");
+    }
+    found
+}
+
+/// Whether the package can be made and such a machine booted; if not, the test is skipped.
+pub fn can_be_had() -> bool {
+    has("systemd-nspawn", "apt-get install systemd-container") && package::can_be_made()
+}
 
 /// As root, whoever runs the tests.
 fn as_root(program: &str) -> Command {
@@ -44,7 +64,12 @@ impl Machine {
         command
             .args(["--mount", "bash", "-euc", OVERLAY, "bash"])
             .arg(folder.path())
-            .args(["--boot", "--quiet", "--notify-ready=yes"])
+            .args([
+                "--boot",
+                "--quiet",
+                "--notify-ready=yes",
+                "--link-journal=no",
+            ])
             .arg(format!("--machine=penstock-{}", std::process::id()))
             .arg(format!("--bind-ro={}:/opt/packages", packages.display()))
             .arg("--tmpfs=/etc/systemd/system");
@@ -100,6 +125,18 @@ impl Machine {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
+    /// Installs the package.
+    pub fn installs(&self) {
+        self.prints("apt-get install --yes --quiet /opt/packages/penstock_*.deb");
+    }
+
+    /// What a command of penstock's prints, run as docs/systemd.md tells.
+    pub fn penstock(&self, command: &str) -> String {
+        self.prints(&format!(
+            "cd / && runuser --user penstock -- penstock {command}"
+        ))
+    }
+
     /// Writes a file of root's there.
     pub fn writes(&self, path: &str, text: &str) {
         self.prints(&format!(
@@ -110,6 +147,36 @@ impl Machine {
     /// A property of one of its units.
     pub fn property(&self, unit: &str, name: &str) -> String {
         self.prints(&format!("systemctl show --property {name} --value {unit}"))
+    }
+
+    /// Waits until one is up again after so many restarts.
+    pub async fn until_back(&self, unit: &str, restarts: u32) {
+        let script =
+            format!("systemctl show --property NRestarts --property ActiveState --value {unit}");
+        let restarts = restarts.to_string();
+        let back = |said: &str| {
+            let words: Vec<&str> = said.split_whitespace().collect();
+            words.contains(&"active") && words.contains(&restarts.as_str())
+        };
+        self.until(&script, back).await;
+    }
+
+    /// Waits until the worker has made all up to this number durable.
+    pub async fn until_durable(&self, worker: u16, seq: u64) {
+        let socket = match worker {
+            0 => "penstock.sock".to_owned(),
+            worker => format!("penstock-{worker}.sock"),
+        };
+        let script = format!(
+            "curl --silent --unix-socket /var/lib/penstock/{socket} http://penstock/metrics | grep '^penstock_watermark_seq{{' || true"
+        );
+        let reached = |said: &str| {
+            let at = said
+                .rsplit_once(' ')
+                .and_then(|(_, at)| at.parse::<f64>().ok());
+            at.is_some_and(|at| at as u64 >= seq)
+        };
+        self.until(&script, reached).await;
     }
 
     /// Waits until such a script prints what it should.

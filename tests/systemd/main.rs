@@ -1,6 +1,6 @@
 //! Penstock as a service: what systemd says of the units, what the daemon says to systemd, and the Debian package.
 //!
-//! Needs systemd's programs (they need not have started this machine) and cargo-deb; without them the tests say that they are
+//! Needs systemd's programs (they need not have started this machine), systemd-nspawn and cargo-deb; without them the tests say that they are
 //! skipped (with `CI=true` they fail).
 #![allow(
     clippy::unwrap_used,
@@ -11,7 +11,6 @@
 
 #[path = "../installed/mod.rs"]
 mod installed;
-mod listener;
 #[path = "../machine/mod.rs"]
 mod machine;
 mod notify;
@@ -20,20 +19,8 @@ mod service;
 mod units;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// A file of this repository.
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
-}
-
-/// Whether a program is there; if not, the test is skipped.
-fn has(program: &str, install: &str) -> bool {
-    let found = Command::new(program).arg("--version").output().is_ok();
-    if !found {
-        let message = format!("skipped: no {program}: {install}");
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "{message}");
-        eprintln!("{message}");
-    }
-    found
 }

@@ -4,7 +4,7 @@ use penstock_loadtest::{Pace, Refusal, RelayOptions, RelayServer, World};
 use rustix::process::Signal;
 
 use crate::installed::{Daemon, Installation};
-use crate::listener::Listener;
+use crate::machine::listener::Listener;
 
 /// The daemon with a listener that waits two seconds for each sign of life.
 fn start(relay: &RelayServer, listener: &Listener) -> (Installation, Daemon) {

@@ -1,13 +1,14 @@
 //! The Debian package: made by the script that the docs tell, unpacked into a clean folder, and run from there.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use penstock_loadtest::{RelayOptions, RelayServer, World};
 
+use crate::file;
 use crate::installed::{Installation, truth::Truth};
-use crate::{file, has};
+use crate::machine::package::{can_be_made, output, package};
 
 /// What must be in it.
 const FILES: &[&str] = &[
@@ -29,31 +30,6 @@ const FILES: &[&str] = &[
     "usr/share/doc/penstock/docs/systemd.md",
     "usr/share/doc/penstock/config/penstock.toml",
 ];
-
-/// Whether what makes it is there, cargo-deb in the place where `tests/systemd/install` puts it, or the user's own.
-pub fn can_be_made() -> bool {
-    let binary = Path::new(env!("CARGO_BIN_EXE_penstock"));
-    let mut target = binary.ancestors().skip(2);
-    let own = target.next().unwrap().join("cargo-deb/bin/cargo-deb");
-    (own.exists() || has("cargo-deb", "tests/systemd/install"))
-        && has("dpkg-deb", "apt-get install dpkg")
-        && has("python3", "apt-get install python3")
-}
-
-fn output(command: &mut Command) -> String {
-    let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {said}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Makes the package of the binary that is tested.
-pub fn package(folder: &Path) -> PathBuf {
-    let mut build = Command::new(file("systemd/build-deb"));
-    build.arg(env!("CARGO_BIN_EXE_penstock")).arg(folder);
-    let said = output(&mut build);
-    PathBuf::from(said.trim())
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_package_runs_from_a_clean_folder() {

@@ -3,8 +3,7 @@
 
 use penstock_loadtest::{Pace, RelayOptions, RelayServer, World};
 
-use crate::machine::Machine;
-use crate::{has, package};
+use crate::machine::{self, Machine, package};
 
 const EVENTS: u64 = 6_000;
 const WORKER: &str = "penstock@0";
@@ -19,8 +18,7 @@ struct Service<'a> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_package_is_a_service() {
-    let boots = has("systemd-nspawn", "apt-get install systemd-container");
-    if !boots || !package::can_be_made() {
+    if !machine::can_be_had() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -55,14 +53,14 @@ impl Service<'_> {
         let url = self.relay.url();
         let text = format!(
             "relay.urls = [\"{url}\"]\nrelay.start = \"oldest\"\nstore.embedded.dir = \"/var/lib/penstock\"\n\
-             store.embedded.min_free = \"16MiB\"\nidentity.plc_url = \"http://127.0.0.1:1\"\n{more}"
+             store.embedded.min_free = \"16MiB\"\nidentity.plc_url = \"http://127.0.0.1:1\"\n\
+             http.listen = \"127.0.0.1:0\"\n{more}"
         );
         self.machine.writes("/etc/penstock/penstock.toml", &text);
     }
 
     fn is_installed(&self) {
-        self.machine
-            .prints("apt-get install --yes --quiet /opt/packages/penstock_*.deb");
+        self.machine.installs();
         let user = self.machine.prints("id --name --user penstock");
         assert_eq!(user, "penstock");
         let failed = self.machine.prints("systemctl --failed --quiet --plain");
@@ -124,8 +122,13 @@ impl Service<'_> {
 
     /// The one that the package made, which only root may read.
     fn asks_for_its_token(&self) {
+        let said = self
+            .machine
+            .prints(&format!("{JOURNAL} | grep 'serving HTTP'"));
+        let serving: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let address = serving["address"].as_str().unwrap();
         let answer = |more: &str| {
-            let url = "http://127.0.0.1:8400/admin/backfill/status";
+            let url = format!("http://{address}/admin/backfill/status");
             let curl = "curl --silent --output /dev/null --write-out '%{http_code}'";
             self.machine.prints(&format!("{curl} {more} {url}"))
         };
@@ -145,7 +148,8 @@ impl Service<'_> {
         self.relay.publish(500);
         self.machine
             .prints("systemctl kill --signal KILL penstock@0");
-        self.is_back_after(1).await;
+        self.machine.until_back(WORKER, 1).await;
+        self.goes_on().await;
     }
 
     async fn takes_up_what_may_change(&self) {
@@ -174,7 +178,8 @@ impl Service<'_> {
             .prints("systemctl daemon-reload && systemctl restart penstock@0");
         self.machine
             .prints("systemctl kill --signal STOP penstock@0");
-        self.is_back_after(1).await;
+        self.machine.until_back(WORKER, 1).await;
+        self.goes_on().await;
         let said = self
             .machine
             .prints(&format!("{JOURNAL} | grep --ignore-case watchdog"));
@@ -213,15 +218,13 @@ impl Service<'_> {
     /// As those who run it look at it.
     async fn holds_all(&self, world: &World) {
         self.relay.publish_all();
-        self.is_durable(self.relay.head()).await;
+        self.is_durable().await;
         self.machine.prints("systemctl stop penstock.target");
         assert_eq!(self.machine.property(WORKER, "Result"), "success");
-        let ask = |what: &str| {
-            self.machine.prints(&format!(
-                "cd / && runuser --user penstock -- penstock {what}"
-            ))
-        };
-        let (dump, repos) = (ask("dump"), ask("repos"));
+        let (dump, repos) = (
+            self.machine.penstock("dump"),
+            self.machine.penstock("repos"),
+        );
         let diff = penstock_loadtest::check(&world.oracle, dump.as_bytes(), Some(repos.as_bytes()));
         let diff = diff.unwrap();
         assert!(diff.is_empty() && diff.records > 0, "{diff}");
@@ -235,33 +238,13 @@ impl Service<'_> {
         self.machine.prints("! systemctl cat penstock@0");
     }
 
-    /// It has been started again so often, and is live.
-    async fn is_back_after(&self, restarts: u32) {
-        let script =
-            "systemctl show --property NRestarts --property ActiveState --value penstock@0";
-        let back = |said: &str| {
-            let words: Vec<&str> = said.split_whitespace().collect();
-            words.contains(&"active") && words.contains(&restarts.to_string().as_str())
-        };
-        self.machine.until(script, back).await;
-        self.goes_on().await;
-    }
-
     /// What the relay publishes next becomes durable.
     async fn goes_on(&self) {
         self.relay.publish(100);
-        self.is_durable(self.relay.head()).await;
+        self.is_durable().await;
     }
 
-    async fn is_durable(&self, seq: u64) {
-        let script =
-            "curl --silent http://127.0.0.1:8400/metrics | grep '^penstock_watermark_seq{' || true";
-        let reached = |said: &str| {
-            let at = said
-                .rsplit_once(' ')
-                .and_then(|(_, at)| at.parse::<f64>().ok());
-            at.is_some_and(|at| at as u64 >= seq)
-        };
-        self.machine.until(script, reached).await;
+    async fn is_durable(&self) {
+        self.machine.until_durable(0, self.relay.head()).await;
     }
 }

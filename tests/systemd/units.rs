@@ -9,7 +9,8 @@ use std::time::Duration;
 use penstock::config::{Config, Sources};
 use tempfile::TempDir;
 
-use crate::{file, has};
+use crate::file;
+use crate::machine::has;
 
 const INSTALL: &str = "apt-get install systemd";
 /// The highest exposure that `systemd-analyze security` may find, out of 10.
