@@ -101,7 +101,7 @@ impl Workers {
     async fn one_is_lost_and_comes_back(&self) {
         self.machine.prints("systemctl stop penstock@1");
         self.go_on(&[0]).await;
-        let gaps = "cd /; runuser --user penstock -- penstock gaps || echo missing";
+        let gaps = "cd /; runuser --user penstock -- penstock gaps || echo status $?";
         let behind = |said: &str| {
             self.relay.publish(10);
             said.contains("slots 1-255/2") && said.contains("behind: ")
@@ -109,7 +109,7 @@ impl Workers {
         self.machine.until(gaps, behind).await;
         self.machine.prints("systemctl start penstock@1");
         self.go_on(&[0, 1]).await;
-        let none = |said: &str| !said.contains("missing");
+        let none = |said: &str| !said.contains("status 1");
         self.machine.until(gaps, none).await;
     }
 
