@@ -76,7 +76,7 @@ const LABELS: &str = "
 | `stream` | `live`, `replay` (worker 0's window and gaps) |
 | `lane` | number of the lane, from 0 |
 | `state` of `ledger_gaps` | `pending`, `lost` (a job repairs it from the repositories), `edge` (lost, but no more than the first hour of the window: it goes as that moves) ([backfill.md](backfill.md)) |
-| `type` | `commit`, `sync`, `identity`, `account`, `info`, `error`, `unknown` |
+| `type` of `events_total` | `commit`, `sync`, `identity`, `account`, `info`, `error`, `unknown` |
 | `action` | `create`, `update`, `delete`, and `unwanted` for operations on collections that are not stored |
 | `source` | `stream` |
 | `table` | `records`, `repos`, `repairs`, `quarantine`, `ledger` |
@@ -88,6 +88,8 @@ const LABELS: &str = "
 | `reason` of `repairs_pending` | `quarantined`, `sync`, `too_big`, `deleted`, `account_time`, `account_stale`, `reactivated`, `removed`, `gap` |
 | `reason` of `pds_throttled_total` | `budget` (none left, as its headers said), and of 429s what told how long to wait: `retry_after`, `rate_limit` (`RateLimit-Reset`), `bare` (nothing did) |
 | `outcome` of `identity_fetches_total` | `found`, `not_found`, `tombstoned`, `malformed`, `failed` (the directory or host did not answer as it should) |
+| `status` of `backfill_jobs`, `backfill_catch_up_jobs` | `pending`, `running` |
+| `type` of `backfill_jobs_over_total` | `window`, `catch_up`, `full_sync`, `collection`, `repos` ([api.md](api.md)) |
 | `reason` of `ingest_paused` | `faults`, `clock`, `store` |
 ";
 
@@ -104,15 +106,21 @@ With a Prometheus and a Grafana of your own:
   beside it gets a job of its own, and its name in the first rule.
 - Import the dashboards, or have them provisioned as `provisioning/` shows. They ask for the Prometheus to read, and for workers (by
   address) and relays.
-- Links lead to `docs/runbook.md`: `sed -i 's|docs/runbook.md|https://wiki.example.com/runbook|' dashboards/*.json dashboards/alerts.yml` puts
-  the place where you keep it before that.
+- Links lead to `docs/runbook.md`, wherever you keep it. Each dashboard has a field `Runbook` for that, which goes along to the others; in an address
+  it is `var-runbook=https://wiki.example.com/runbook`. For good, and for the alerts, say it where the files are copied:
+
+  ```sh
+  sed 's|docs/runbook.md|https://wiki.example.com/runbook|' dashboards/alerts.yml > /etc/prometheus/penstock.yml
+  ```
+
+  The same makes it the field's default in a dashboard. The package has both in `/usr/share/doc/penstock`.
 
 | alert | severity | when |
 | --- | --- | --- |
 | `PenstockNotLive` | critical | for 5 minutes a worker does not answer, or says that it is not ready |
 | `PenstockLagGrows` | warning | what is durable is over 5 minutes behind and does not catch up, for 10 minutes |
 | `PenstockWatermarkStuck` | critical | frames come or wait, and nothing became durable for 15 minutes |
-| `PenstockGapNotRepairable` | warning | something is missing that no relay serves, and no job repairs it, or the job fails, for 30 minutes |
+| `PenstockGapNotRepairable` | warning | something is missing that no relay serves, and no job that repairs it is at work, or it fails, for 30 minutes |
 | `PenstockQuarantineRises` | warning | over 50 frames in 15 minutes could not be taken in, for 15 minutes |
 | `PenstockStoreErrors` | warning | over 6 errors of the store a minute, for 10 minutes |
 | `PenstockDiskFilling` | critical | the embedded store reaches `store.embedded.min_free` within 12 hours, or has less than half as much above it, for 30 minutes |

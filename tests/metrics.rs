@@ -97,8 +97,10 @@ async fn every_metric_is_set() {
     let handle = metrics::install().unwrap();
     let mut tick = tokio::time::interval(Duration::from_millis(100));
     // The gauges come with the next look, the last error with the end of the store.
-    while !counts(&metrics::render(&handle), "penstock_repairs_pending") {
-        tick.tick().await;
+    for name in ["penstock_repairs_pending", "penstock_backfill_repos_total"] {
+        while !counts(&metrics::render(&handle), name) {
+            tick.tick().await;
+        }
     }
     store.close().await.unwrap();
     relay.publish_all();

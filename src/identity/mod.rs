@@ -8,6 +8,7 @@ mod document;
 mod flights;
 mod handle;
 mod plc;
+mod txt;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,8 +36,9 @@ const DID_MAX: usize = 2048;
 const BACKGROUND: usize = 64;
 
 pub use crate::decode::SigningKey;
-pub use handle::HandleError;
+pub use handle::{HandleError, HostError};
 pub use plc::Filled;
+pub use txt::{Dns, TxtError};
 
 /// What a DID document says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +99,8 @@ impl Default for Ages {
 pub struct IdentityOptions {
     /// The PLC directory; the fetcher must allow it.
     pub plc_url: String,
+    /// Who is asked for the TXT records of handles.
+    pub dns: Dns,
     /// How long answers are good.
     pub ages: Ages,
     /// DIDs that are remembered at most; each takes about 100 bytes, at worst twice that.
@@ -107,6 +111,7 @@ impl Default for IdentityOptions {
     fn default() -> Self {
         Self {
             plc_url: "https://plc.directory".to_owned(),
+            dns: Dns::default(),
             ages: Ages::default(),
             entries: 2_000_000,
         }
@@ -120,6 +125,7 @@ pub struct Identities(Arc<Inner>);
 struct Inner {
     fetcher: Fetcher,
     plc_url: String,
+    dns: Dns,
     ages: Ages,
     clock: Arc<dyn Clock>,
     cache: Mutex<Cache>,
@@ -140,6 +146,7 @@ impl Identities {
         Self(Arc::new(Inner {
             fetcher,
             plc_url: options.plc_url.trim_end_matches('/').to_owned(),
+            dns: options.dns.clone(),
             ages: options.ages,
             clock,
             cache: Mutex::new(Cache::new(options.entries)),

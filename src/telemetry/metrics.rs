@@ -211,12 +211,14 @@ families! {
         "Records that jobs wrote";
     BACKFILL_JOBS: Gauge GaugeFamily "backfill_jobs" ["status"]
         "Jobs that are pending or running; the standing one that works repairs off is always running";
+    BACKFILL_CATCH_UPS: Gauge GaugeFamily "backfill_catch_up_jobs" ["status"]
+        "Jobs of type catch_up that are pending or running: they repair what no relay serves";
     BACKFILL_WAITING: Gauge GaugeFamily "backfill_waiting_repos" []
         "Repositories that running jobs have found and are not done with; without the standing job";
     BACKFILL_ETA: Gauge GaugeFamily "backfill_jobs_eta_seconds" []
         "Seconds until the last of the jobs is over, each at its rate so far; 0 when there is none, NaN while unknown";
-    BACKFILL_OVER: Counter CounterFamily "backfill_jobs_over_total" ["outcome"]
-        "Jobs that came to an end, by how: complete, partial (some repositories or hosts failed), failed, cancelled";
+    BACKFILL_OVER: Counter CounterFamily "backfill_jobs_over_total" ["type", "outcome"]
+        "Jobs that came to an end, by their type and by how: complete, partial (some repositories or hosts failed), failed, cancelled";
     PDS_THROTTLED: Counter CounterFamily "pds_throttled_total" ["reason"]
         "Times that a host made a request wait for its rate limits, by what told how long";
     IDENTITY_CACHE_HITS: Counter CounterFamily "identity_cache_hits_total" []

@@ -7,7 +7,10 @@ use penstock::telemetry::metrics::{self, Kind, METRICS};
 use serde_json::Value;
 
 use crate::expression;
-use crate::{is_in_the_runbook, read, root};
+use crate::{RUNBOOK, is_in_the_runbook, read, root};
+
+/// Where the links of panels find the runbook: a variable, so that one who keeps it elsewhere says so once.
+const PLACE: &str = "${runbook:raw}";
 
 /// A dashboard.
 pub struct Board {
@@ -127,9 +130,20 @@ fn each_panel_says_what_it_shows_and_what_to_do() {
             assert!(unit.is_string(), "{what} has no unit");
             for link in panel["links"].as_array().into_iter().flatten() {
                 let url = link["url"].as_str().unwrap();
-                assert!(is_in_the_runbook(url), "{what}: no {url}");
+                assert!(is_in_the_runbook(url, PLACE), "{what}: no {url}");
             }
         }
+    }
+}
+
+#[test]
+fn the_place_of_the_runbook_can_be_set() {
+    for board in Board::all() {
+        let places = board.variables().filter(|of| of["name"] == "runbook");
+        let places: Vec<&Value> = places.collect();
+        assert_eq!(places.len(), 1, "{}", board.name);
+        assert_eq!(places[0]["type"], "textbox", "{}", board.name);
+        assert_eq!(places[0]["query"], RUNBOOK, "{}", board.name);
     }
 }
 

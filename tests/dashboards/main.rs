@@ -30,12 +30,15 @@ fn read(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// Whether a link leads to a heading of the runbook.
-fn is_in_the_runbook(link: &str) -> bool {
-    let Some(anchor) = link.strip_prefix("docs/runbook.md#") else {
+const RUNBOOK: &str = "docs/runbook.md";
+
+/// Whether a link leads to a heading of the runbook, which is at `place`.
+fn is_in_the_runbook(link: &str, place: &str) -> bool {
+    let anchor = link.strip_prefix(place);
+    let Some(anchor) = anchor.and_then(|rest| rest.strip_prefix('#')) else {
         return false;
     };
-    let runbook = read("docs/runbook.md");
+    let runbook = read(RUNBOOK);
     let headings = runbook.lines().filter(|line| line.starts_with('#'));
     let mut anchors = headings.map(|line| line.trim_start_matches(['#', ' ']).to_lowercase());
     anchors.any(|heading| heading.replace(' ', "-") == anchor)

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use crate::boards::assert_exported;
 use crate::compose::values;
 use crate::prometheus::is_installed;
-use crate::{is_in_the_runbook, read, root};
+use crate::{RUNBOOK, is_in_the_runbook, read, root};
 
 const RULES: &str = "dashboards/alerts.yml";
 
@@ -55,7 +55,7 @@ fn alerts_tell_how_bad_it_is_and_what_to_do() {
     let links = values(&code, "runbook_url");
     assert_eq!(links.len(), ALERTS.len());
     for link in links {
-        assert!(is_in_the_runbook(link), "no {link}");
+        assert!(is_in_the_runbook(link, RUNBOOK), "no {link}");
     }
 }
 

@@ -197,7 +197,8 @@ impl Jobs for FakeJobs {
             handle => Err(JobsError::Invalid {
                 field: "handle",
                 message: format!(
-                    "https://{handle}/.well-known/atproto-did names no DID; give the DID itself"
+                    "{handle} names no DID: _atproto.{handle}: no TXT record with did= and a DID; \
+                     https://{handle}/.well-known/atproto-did: no DID; give the DID itself"
                 ),
             }),
         }

@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod directory;
+mod dns;
 mod handle;
 mod log;
+mod txt;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -245,7 +245,7 @@ async fn a_job_is_started_by_a_handle() {
     browser.click("#start button").await;
     browser
         .until("#said", |text| {
-            text.contains("bob.example.com/.well-known/atproto-did names no DID")
+            text.contains("bob.example.com names no DID")
         })
         .await;
     browser

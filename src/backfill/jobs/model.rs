@@ -26,6 +26,20 @@ pub enum JobType {
     Repairs,
 }
 
+impl JobType {
+    /// As it is counted.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Window => "window",
+            Self::CatchUp => "catch_up",
+            Self::FullSync => "full_sync",
+            Self::Collection => "collection",
+            Self::Repos => "repos",
+            Self::Repairs => "repairs",
+        }
+    }
+}
+
 /// Where a job is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

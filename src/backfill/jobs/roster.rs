@@ -190,19 +190,24 @@ impl Roster {
 
     /// Shows how many there are, and how far.
     fn count(&self) {
-        let statuses: Vec<JobStatus> = self
-            .active()
-            .values()
-            .map(|live| live.state().0.body.status)
-            .collect();
+        let active = self.active();
         for status in [JobStatus::Pending, JobStatus::Running] {
-            let jobs = statuses.iter().filter(|of| **of == status).count();
-            names::BACKFILL_JOBS
-                .with([status.as_str()])
-                .set(jobs as f64);
+            let (mut jobs, mut catch_ups) = (0, 0);
+            for live in active.values() {
+                let state = live.state();
+                let body = &state.0.body;
+                if body.status == status {
+                    jobs += 1;
+                    catch_ups += u32::from(body.kind == JobType::CatchUp);
+                }
+            }
+            let status = [status.as_str()];
+            names::BACKFILL_JOBS.with(status).set(f64::from(jobs));
+            names::BACKFILL_CATCH_UPS
+                .with(status)
+                .set(f64::from(catch_ups));
         }
         let now = self.tools.clock.now_micros();
-        let active = self.active();
         let asked = active.iter().filter(|(id, _)| **id != REPAIRS);
         let views: Vec<JobView> = asked.map(|(_, live)| live.view(now)).collect();
         let waiting: u64 = views.iter().map(|job| job.waiting_repos).sum();
@@ -361,7 +366,8 @@ impl Roster {
             error = job.body.error,
             "a backfill is over"
         );
-        names::BACKFILL_OVER.with([outcome(&job.body)]).increment(1);
+        let ended = [job.body.kind.as_str(), outcome(&job.body)];
+        names::BACKFILL_OVER.with(ended).increment(1);
         live.show(&job, job.body.counts.clone());
         self.active().remove(&job.id);
         self.count();
@@ -441,8 +447,17 @@ fn begin_counters() {
     let repos = ["done", "skipped", "inactive", "failed"];
     names::BACKFILL_REPOS.begin(repos.map(|outcome| [outcome]));
     names::BACKFILL_RECORDS.begin([[]]);
-    let jobs = ["complete", "partial", "failed", "cancelled"];
-    names::BACKFILL_OVER.begin(jobs.map(|outcome| [outcome]));
+    let outcomes = ["complete", "partial", "failed", "cancelled"];
+    for kind in [
+        JobType::Window,
+        JobType::CatchUp,
+        JobType::FullSync,
+        JobType::Collection,
+        JobType::Repos,
+    ] {
+        let of_kind = outcomes.map(|outcome| [kind.as_str(), outcome]);
+        names::BACKFILL_OVER.begin(of_kind);
+    }
 }
 
 /// How a job ended, as a label: what could not be had of a completed one is told.

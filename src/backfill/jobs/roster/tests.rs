@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::backfill::jobs::discover::{Lister, Source};
-use crate::backfill::jobs::{DidLocks, Followed, JobOptions, JobView, Jobs};
+use crate::backfill::jobs::{DidLocks, Followed, Force, JobOptions, JobView, Jobs};
 use crate::backfill::limits::Limits;
 use crate::backfill::snapshot::Budget;
 use crate::clock::{Clock, ManualClock};
@@ -94,6 +94,31 @@ async fn of_one_scope_there_is_one_job_also_after_a_restart() {
         let page = roster.list(None, 10).await.unwrap();
         let ids: Vec<&str> = page.items.iter().map(|job| job.id.as_str()).collect();
         assert_eq!(ids, [two.id.as_str(), one.id.as_str(), "1"]);
+    }
+}
+
+#[tokio::test]
+async fn jobs_that_repair_the_ledger_are_counted_apart() {
+    let store = store();
+    let roster = roster(&store).await;
+    let catch_up = JobRequest {
+        force: Some(Force::CatchUp),
+        ..JobRequest::default()
+    };
+    for request in [of_dids(&["did:web:a.example"]), catch_up] {
+        started(&roster, request).await;
+    }
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    ::metrics::with_local_recorder(&recorder, || roster.count());
+    let rendered = recorder.handle().render();
+    for (name, pending, running) in [
+        ("penstock_backfill_jobs", 2, 1),
+        ("penstock_backfill_catch_up_jobs", 1, 0),
+    ] {
+        for (status, jobs) in [("pending", pending), ("running", running)] {
+            let sample = format!("{name}{{status=\"{status}\"}} {jobs}\n");
+            assert!(rendered.contains(&sample), "no {sample} in {rendered}");
+        }
     }
 }
 
