@@ -406,7 +406,9 @@ fn main() -> ExitCode {
         Command::Relay(args) => relay(&args),
         Command::Network(args) => serve::network(&args),
         Command::Prepare(args) => make(&args),
-        Command::Run(args) => Ok(ExitCode::from(run::command(&args))),
+        Command::Run(args) => run::Stop::at_signals()
+            .map(|stop| run::command(&args, &stop).into())
+            .context("listening to signals"),
         Command::Check(args) => compare(&args),
         Command::Speed(args) => speed(&args),
         Command::Lag(args) => lag(&args),
@@ -467,6 +469,7 @@ fn make(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
         if terminal {
             eprint!("\r{made} of {} events", spec.events);
         }
+        Ok(())
     })
     .with_context(|| format!("cannot prepare {}", args.dir.display()))?;
     let seconds = started.elapsed().as_secs_f64();
