@@ -363,6 +363,8 @@ fn a_signal_stops_a_run_and_its_daemon() {
         let mut run = Process::start(&endless(100));
         run.until("something is durable", Process::has_durable_events);
         assert_eq!(daemons(run.home.path()).len(), 1);
+        // As `timeout` does it.
+        run.signal(signal);
         run.signal(signal);
         let log = run.is_stopped(code, word);
         // The daemon was not killed, and was not told by anybody else.
@@ -407,7 +409,10 @@ while :; do wait; done
     run.until("a daemon runs", |run| run.has("runs"));
     run.signal(Signal::INT);
     run.until("the daemon is told to end", |run| run.has("told"));
-    run.signal(Signal::INT);
+    while run.child.try_wait().unwrap().is_none() {
+        run.signal(Signal::INT);
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
     let (output, home) = run.end();
     assert_eq!(output.status.code(), Some(130), "{output:?}");
     until_no_daemon_runs(home.path());

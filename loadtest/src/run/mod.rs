@@ -3,15 +3,16 @@
 //! The relay runs in this process; daemons are processes of their own with an empty store. In the end what their store holds
 //! is compared with the oracle, and the exit code says whether anything was lost.
 
+mod cluster;
 mod cpu;
 mod held;
-mod keyspace;
 mod picture;
 mod progress;
 mod publications;
 mod report;
 mod requirements;
 mod scenario;
+mod slow_store;
 mod stop;
 mod story;
 mod table;
@@ -22,6 +23,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 
@@ -33,10 +35,11 @@ pub use stop::Stop;
 
 use crate::world::{Summary, WorldSpec};
 use crate::{Pace, Prepared, RelayOptions, RelayServer, prepare};
+use cluster::Keyspace;
 use cpu::Cpu;
-use keyspace::Keyspace;
 use progress::Progress;
 use publications::Publications;
+use slow_store::SlowStore;
 use story::{Happened, Story};
 use work::Work;
 use workers::{Installation, Totals, Workers};
@@ -109,6 +112,8 @@ fn run(args: &Args, stop: &Stop) -> anyhow::Result<Report> {
     let (penstock, version) = requirements::daemon(args)?;
     let cql = args.cql || scenario.needs_cql();
     requirements::look(&scenario, cql)?;
+    let delay = scenario.store.sync_delay_ms.map(Duration::from_millis);
+    let slow_store = delay.map(|delay| SlowStore::new(delay, cql)).transpose()?;
     let out = match &args.out {
         Some(out) => out.clone(),
         None => format!("load-{}", scenario.name).into(),
@@ -132,7 +137,7 @@ fn run(args: &Args, stop: &Stop) -> anyhow::Result<Report> {
         variables: variables(&scenario, &work, &relay, keyspace.as_ref())?,
         cql,
         set: [&scenario.daemon.set[..], &args.set].concat(),
-        sync_delay: scenario.store.sync_delay_ms.map(|millis| millis * 1_000),
+        slow_store,
     };
     let mut workers = Workers::new(installation);
     let running = Running {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
+use super::slow_store::SlowStore;
 use crate::daemon::{Daemon, Usage, get_on, metric};
 
 /// The variable that sets a daemon to a cluster.
@@ -34,8 +35,8 @@ pub(super) struct Installation {
     pub set: Vec<String>,
     /// Over the cluster of `SCYLLA_NODES`, or, whatever that is, over the embedded store.
     pub cql: bool,
-    /// So many microseconds are added to each `fdatasync`, by which its embedded store makes batches durable.
-    pub sync_delay: Option<u64>,
+    /// What makes its store slow, if anything does.
+    pub slow_store: Option<SlowStore>,
 }
 
 impl Installation {
@@ -49,16 +50,15 @@ impl Installation {
 
     fn start(&self, id: usize, count: u16) -> anyhow::Result<Daemon> {
         let mut command = on_leash();
-        if let Some(micros) = self.sync_delay {
-            // The tracer is a process of its own: signals reach the daemon.
-            command.args(["strace", "-D", "-f", "-qq", "--seccomp-bpf"]);
-            command.args(["-o", "/dev/null", "-e", "signal=none"]);
-            command.args(["-e", "trace=fdatasync", "-e"]);
-            command.arg(format!("inject=fdatasync:delay_exit={micros}"));
+        if let Some(slow) = &self.slow_store {
+            slow.before(&mut command);
         }
         command.arg(&self.penstock).arg("run");
         command.args(self.set.iter().flat_map(|setting| ["--set", setting]));
         self.configure(&mut command)?;
+        if let Some(slow) = &self.slow_store {
+            slow.lead(&mut command);
+        }
         command.env("WORKER_ID", id.to_string());
         command.env("WORKER_COUNT", count.to_string());
         Daemon::spawn(&mut command)
