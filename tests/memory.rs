@@ -251,7 +251,7 @@ fn prepares_the_stream() {
         signatures: Signatures::Random,
         ..WorldSpec::default()
     };
-    penstock_loadtest::prepare(&spec, Path::new(&dir), |_| ()).unwrap();
+    penstock_loadtest::prepare(&spec, Path::new(&dir), |_| Ok(())).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

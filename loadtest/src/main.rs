@@ -400,13 +400,16 @@ fn lag(args: &LagArgs) -> anyhow::Result<ExitCode> {
 
 fn main() -> ExitCode {
     tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::ERROR)
         .with_writer(std::io::stderr)
         .init();
     let result = match Cli::parse().command {
         Command::Relay(args) => relay(&args),
         Command::Network(args) => serve::network(&args),
         Command::Prepare(args) => make(&args),
-        Command::Run(args) => Ok(ExitCode::from(run::command(&args))),
+        Command::Run(args) => run::Stop::at_signals()
+            .map(|stop| run::command(&args, &stop).into())
+            .context("listening to signals"),
         Command::Check(args) => compare(&args),
         Command::Speed(args) => speed(&args),
         Command::Lag(args) => lag(&args),
@@ -467,6 +470,7 @@ fn make(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
         if terminal {
             eprint!("\r{made} of {} events", spec.events);
         }
+        Ok(())
     })
     .with_context(|| format!("cannot prepare {}", args.dir.display()))?;
     let seconds = started.elapsed().as_secs_f64();

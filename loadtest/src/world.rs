@@ -282,7 +282,7 @@ fn make(
     spec: &WorldSpec,
     log: LogWriter,
     tracker: Tracker,
-    progress: &mut dyn FnMut(u64),
+    progress: &mut dyn FnMut(u64) -> io::Result<()>,
 ) -> io::Result<Made> {
     let mut numbering = Numbering::new(spec, log);
     let mut history = History::new(spec, tracker)?;
@@ -290,8 +290,8 @@ fn make(
     while let Some(message) = history.next()? {
         numbering.push(message, &mut history.summary)?;
         made += 1;
-        if made % 65_536 == 0 {
-            progress(made);
+        if made % 8_192 == 0 {
+            progress(made)?;
         }
     }
     let writer = numbering.finish(&mut history.summary)?;
@@ -322,7 +322,7 @@ impl World {
             (Some(start), Some(end))
         };
         let tracker = Tracker::in_memory(spec.repos.max(1));
-        let made = make(&spec, LogWriter::in_memory(), tracker, &mut |_| ());
+        let made = make(&spec, LogWriter::in_memory(), tracker, &mut |_| Ok(()));
         let made = made.expect("nothing in memory fails but the simulator's own tree");
         let dids: Vec<&str> = made.dids.iter().map(String::as_str).collect();
         let oracle = made.tracker.finish(&dids).expect("values lie in memory");
@@ -363,7 +363,7 @@ pub struct Manifest {
 pub fn prepare(
     spec: &WorldSpec,
     dir: &Path,
-    mut progress: impl FnMut(u64),
+    mut progress: impl FnMut(u64) -> io::Result<()>,
 ) -> io::Result<Manifest> {
     let mut spec = spec.clone();
     let (start, end) = spec.span();

@@ -373,7 +373,7 @@ fn prepared_equals_generated() {
     let dir = tempfile::tempdir().unwrap();
     let spec = spec(9, 20, 1_000);
     let world = World::generate(&spec);
-    penstock_loadtest::prepare(&spec, dir.path(), |_| ()).unwrap();
+    penstock_loadtest::prepare(&spec, dir.path(), |_| Ok(())).unwrap();
     let prepared = penstock_loadtest::Prepared::open(dir.path()).unwrap();
     assert_eq!(prepared.manifest.summary, world.summary);
     assert_eq!(prepared.log.entries(), world.log.entries());

@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 use std::io::{self, BufRead, BufReader, Read};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{ChildStdout, Stdio};
 
 use anyhow::{Context, bail};
 
+use super::stop::{Reader, Stop};
 use super::workers::Installation;
 use crate::{Diff, Oracle, Prepared, check};
 
@@ -20,22 +21,23 @@ pub(super) struct Held {
 }
 
 /// Looks, while no daemon runs.
-pub(super) fn look(installation: &Installation, prepared: &Prepared) -> anyhow::Result<Held> {
-    let repos = printed(installation.command("repos")?, |mut out| {
+pub(super) fn look(
+    installation: &Installation,
+    prepared: &Prepared,
+    stop: &Stop,
+) -> anyhow::Result<Held> {
+    let commands = Commands { installation, stop };
+    let repos = commands.printed(&["repos"], |mut out| {
         let mut text = Vec::new();
         out.read_to_end(&mut text)?;
         Ok(text)
     })?;
-    let mut list = installation.command("quarantine")?;
-    list.arg("list");
-    let quarantined = printed(list, |out| {
+    let quarantined = commands.printed(&["quarantine", "list"], |out| {
         out.lines().try_fold(0, |rows, line| line.map(|_| rows + 1))
     })?;
-    let file = std::fs::File::open(&prepared.oracle)?;
+    let file = stop.reader(std::fs::File::open(&prepared.oracle)?);
     let oracle = Oracle::read(BufReader::with_capacity(1 << 20, file))?;
-    let diff = printed(installation.command("dump")?, |out| {
-        check(&oracle, out, Some(repos.as_slice()))
-    })?;
+    let diff = commands.printed(&["dump"], |out| check(&oracle, out, Some(repos.as_slice())))?;
     Ok(Held {
         diff,
         quarantined,
@@ -52,23 +54,30 @@ fn to_quarantine(prepared: &Prepared) -> io::Result<u64> {
     Ok(payloads.len() as u64)
 }
 
-/// Reads what a command prints; it must end well.
-fn printed<T>(
-    mut command: Command,
-    read: impl FnOnce(BufReader<ChildStdout>) -> io::Result<T>,
-) -> anyhow::Result<T> {
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let arguments: Vec<_> = command
-        .get_args()
-        .map(|part| part.to_string_lossy())
-        .collect();
-    let words = format!("penstock {}", arguments.join(" "));
-    let mut child: Child = command.spawn().with_context(|| words.clone())?;
-    let out = child.stdout.take().context("no output")?;
-    let read = read(BufReader::with_capacity(1 << 20, out)).with_context(|| words.clone());
-    let status = child.wait()?;
-    if !status.success() {
-        bail!("{words} ended with {status}");
+/// The commands that look into the store.
+struct Commands<'a> {
+    installation: &'a Installation,
+    stop: &'a Stop,
+}
+
+impl Commands<'_> {
+    /// Reads what one prints; it must end well.
+    fn printed<T>(
+        &self,
+        arguments: &[&str],
+        read: impl FnOnce(BufReader<Reader<'_, ChildStdout>>) -> io::Result<T>,
+    ) -> anyhow::Result<T> {
+        let words = format!("penstock {}", arguments.join(" "));
+        let mut command = self.installation.command(arguments)?;
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let out = child.stdout.take().context("no output")?;
+        let out = BufReader::with_capacity(1 << 20, self.stop.reader(out));
+        // What is not read to its end ends the command too, by a broken pipe.
+        let read = read(out).with_context(|| words.clone());
+        let status = child.wait()?;
+        if !status.success() {
+            bail!("{words} ended with {status}");
+        }
+        read
     }
-    read
 }

@@ -3,13 +3,17 @@
 //! The relay runs in this process; daemons are processes of their own with an empty store. In the end what their store holds
 //! is compared with the oracle, and the exit code says whether anything was lost.
 
+mod cluster;
 mod cpu;
 mod held;
 mod picture;
 mod progress;
 mod publications;
 mod report;
+mod requirements;
 mod scenario;
+mod slow_store;
+mod stop;
 mod story;
 mod table;
 mod work;
@@ -19,7 +23,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::Context;
 
@@ -27,15 +31,18 @@ pub use report::{Injected, Lags, Limit, Machine, Moment, Outcome, Report, Sample
 pub use scenario::{
     Daemon, Limits, Phase, Ramp, Relay, SCENARIOS, Scenario, ScenarioError, Store, Stream,
 };
+pub use stop::Stop;
 
-use crate::world::Summary;
+use crate::world::{Summary, WorldSpec};
 use crate::{Pace, Prepared, RelayOptions, RelayServer, prepare};
+use cluster::Keyspace;
 use cpu::Cpu;
 use progress::Progress;
 use publications::Publications;
+use slow_store::SlowStore;
 use story::{Happened, Story};
 use work::Work;
-use workers::{Installation, NODES, Totals, Workers};
+use workers::{Installation, Totals, Workers};
 
 /// Not as asked for: a mistake in the scenario or the arguments, or something that is not installed.
 const MISTAKE: u8 = 78;
@@ -74,15 +81,22 @@ pub struct Args {
 struct Mistake(String);
 
 /// Runs a scenario, prints its report, and gives the exit code: 0 nothing is lost; 1 something is lost, wrong or there twice, or
-/// the run did not come to its end; 3 nothing is lost, but a limit of the scenario was not kept; 78 a mistake in what was asked for.
-pub fn command(args: &Args) -> u8 {
-    match run(args) {
-        Ok(report) => {
+/// the run did not come to its end; 3 nothing is lost, but a limit of the scenario was not kept; 78 a mistake in what was asked for;
+/// 130 or 143 it was stopped by SIGINT or SIGTERM, and there is no report.
+pub fn command(args: &Args, stop: &Stop) -> u8 {
+    match (run(args, stop), stop.check()) {
+        (Ok(report), _) => {
             // Nobody may be there to read it; it is in the folder too.
             let _ = write!(std::io::stdout(), "{report}");
             report.exit_code()
         }
-        Err(error) => {
+        (Err(_), Err(stopped)) => {
+            eprintln!(
+                "penstock-loadtest: {stopped}: no daemon runs any more, what they stored is removed, there is no report"
+            );
+            stopped.exit_code()
+        }
+        (Err(error), Ok(())) => {
             eprintln!("penstock-loadtest: {error:#}");
             match error.is::<Mistake>() || error.is::<ScenarioError>() {
                 true => MISTAKE,
@@ -92,12 +106,14 @@ pub fn command(args: &Args) -> u8 {
     }
 }
 
-fn run(args: &Args) -> anyhow::Result<Report> {
+fn run(args: &Args, stop: &Stop) -> anyhow::Result<Report> {
     sizes(args)?;
     let scenario = Scenario::load(&args.scenario)?.sized(args.scale, args.seconds);
-    let (penstock, version) = program(args)?;
+    let (penstock, version) = requirements::daemon(args)?;
     let cql = args.cql || scenario.needs_cql();
-    can_be_run(&scenario, cql)?;
+    requirements::look(&scenario, cql)?;
+    let delay = scenario.store.sync_delay_ms.map(Duration::from_millis);
+    let slow_store = delay.map(|delay| SlowStore::new(delay, cql)).transpose()?;
     let out = match &args.out {
         Some(out) => out.clone(),
         None => format!("load-{}", scenario.name).into(),
@@ -105,15 +121,7 @@ fn run(args: &Args) -> anyhow::Result<Report> {
     let work = Work::new(&out)?;
     let say = Progress::new(&scenario.name);
 
-    let spec = scenario.world(args.seed);
-    prepare(&spec, &work.stream(), |made| {
-        say.tell(&format!(
-            "making the stream: {made} of {} events",
-            spec.events
-        ));
-    })
-    .context("making the stream")?;
-    let prepared = Prepared::open(&work.stream())?;
+    let prepared = make(&scenario.world(args.seed), &work, stop, &say)?;
     let options = RelayOptions {
         pace: Pace::Manual,
         published: usize::try_from(scenario.stream.past)?,
@@ -121,91 +129,132 @@ fn run(args: &Args) -> anyhow::Result<Report> {
         ..RelayOptions::default()
     };
     let relay = RelayServer::start(&prepared, options)?;
+    let keyspace = cql.then(Keyspace::of_this_run).flatten();
     let installation = Installation {
         penstock,
         data: work.data(),
         log: work.log(),
-        variables: variables(&scenario, &work, &relay)?,
+        variables: variables(&scenario, &work, &relay, keyspace.as_ref())?,
         cql,
         set: [&scenario.daemon.set[..], &args.set].concat(),
-        sync_delay: scenario.store.sync_delay_ms.map(|millis| millis * 1_000),
+        slow_store,
     };
     let mut workers = Workers::new(installation);
-    let (began, before) = (jiff::Timestamp::now(), Cpu::now()?);
-    let happened = happen(
-        &scenario,
-        (&prepared, &relay),
-        &mut workers,
-        args.seed,
-        &say,
-    )?;
-    let used = Cpu::now()?.since(before);
-
-    say.tell("comparing what is held with what must be");
-    let held = held::look(&workers.installation, &prepared)?;
-    say.end();
-    let (summary, totals) = (&prepared.manifest.summary, workers.totals());
-    let seconds = happened.samples.last().map_or(0.0, |last| last.at);
-    let others = (used.all - used.own - totals.cpu_seconds).max(0.0);
-    let mut report = Report {
-        scenario: scenario.name.clone(),
-        about: scenario.about.clone(),
+    let running = Running {
+        scenario: &scenario,
         seed: args.seed,
-        began: format!("{began:.0}"),
-        seconds,
-        machine: Machine {
-            version,
-            store: if cql { "CQL" } else { "embedded" },
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
-            daemon_cpu_seconds: totals.cpu_seconds,
-            simulator_cpu_seconds: used.own,
-            others_cores: others / seconds.max(1.0),
-        },
-        injected: injected(summary, &happened, &relay, &totals),
-        outcome: Outcome {
-            duplicates_applied: totals.events.saturating_sub(events(summary)),
-            to_quarantine: held.to_quarantine,
-            quarantined: held.quarantined,
-            unfinished: happened.unfinished.clone(),
-            ..Outcome::of(&held.diff)
-        },
-        lag: Lags::of(in_phases(&happened)),
-        memory_max: totals.memory_max,
-        sustained: happened.sustained,
-        limits: Vec::new(),
-        steps: happened.steps,
-        moments: happened.moments,
-        samples: report::thinned(&happened.samples, 1.0),
+        prepared: &prepared,
+        relay: &relay,
+        stop,
+        say: &say,
     };
-    report.judge(&scenario.limits);
+    let report = running.to_its_end(&mut workers, version);
+    if stop.check().is_err() {
+        say.tell("stopping the daemons");
+        if let Err(error) = workers.stop() {
+            eprintln!("penstock-loadtest: {error:#}");
+        }
+    }
+    let report = report?;
     write(&report, &out)?;
     Ok(report)
 }
 
-/// Lets the scenario happen, while what the relay publishes is noted.
-fn happen(
-    scenario: &Scenario,
-    (prepared, relay): (&Prepared, &RelayServer),
-    workers: &mut Workers,
-    seed: u64,
+/// Makes the stream.
+fn make(
+    spec: &WorldSpec,
+    work: &Work,
+    stop: &Stop,
     say: &Progress<'_>,
-) -> anyhow::Result<Happened> {
-    let publications = Publications::new();
-    let tell = |phase: &str, sample: &Sample| say.sample(phase, sample);
-    let story = Story::new(
-        scenario,
-        (prepared, relay),
-        &publications,
-        workers,
-        seed,
-        tell,
-    );
-    std::thread::scope(|scope| {
-        scope.spawn(|| publications.follow(relay));
-        let happened = story.play();
-        publications.end();
-        happened
+) -> anyhow::Result<Prepared> {
+    let events = spec.events;
+    prepare(spec, &work.stream(), |made| {
+        say.tell(&format!("making the stream: {made} of {events} events"));
+        Ok(stop.check()?)
     })
+    .context("making the stream")?;
+    Ok(Prepared::open(&work.stream())?)
+}
+
+/// A run whose stream is made.
+struct Running<'a> {
+    scenario: &'a Scenario,
+    seed: u64,
+    prepared: &'a Prepared,
+    relay: &'a RelayServer,
+    stop: &'a Stop,
+    say: &'a Progress<'a>,
+}
+
+impl Running<'_> {
+    /// What comes of it. If it fails, daemons may still run.
+    fn to_its_end(&self, workers: &mut Workers, version: String) -> anyhow::Result<Report> {
+        let (began, before) = (jiff::Timestamp::now(), Cpu::now()?);
+        let happened = self.happen(workers)?;
+        let used = Cpu::now()?.since(before);
+
+        self.say.tell("comparing what is held with what must be");
+        let held = held::look(&workers.installation, self.prepared, self.stop)?;
+        let (summary, totals) = (&self.prepared.manifest.summary, workers.totals());
+        let seconds = happened.samples.last().map_or(0.0, |last| last.at);
+        let others = (used.all - used.own - totals.cpu_seconds).max(0.0);
+        let store = match workers.installation.cql {
+            true => "CQL",
+            false => "embedded",
+        };
+        let mut report = Report {
+            scenario: self.scenario.name.clone(),
+            about: self.scenario.about.clone(),
+            seed: self.seed,
+            began: format!("{began:.0}"),
+            seconds,
+            machine: Machine {
+                version,
+                store,
+                cores: std::thread::available_parallelism().map_or(1, usize::from),
+                daemon_cpu_seconds: totals.cpu_seconds,
+                simulator_cpu_seconds: used.own,
+                others_cores: others / seconds.max(1.0),
+            },
+            injected: injected(summary, &happened, self.relay, &totals),
+            outcome: Outcome {
+                duplicates_applied: totals.events.saturating_sub(events(summary)),
+                to_quarantine: held.to_quarantine,
+                quarantined: held.quarantined,
+                unfinished: happened.unfinished.clone(),
+                ..Outcome::of(&held.diff)
+            },
+            lag: Lags::of(in_phases(&happened)),
+            memory_max: totals.memory_max,
+            sustained: happened.sustained,
+            limits: Vec::new(),
+            steps: happened.steps,
+            moments: happened.moments,
+            samples: report::thinned(&happened.samples, 1.0),
+        };
+        report.judge(&self.scenario.limits);
+        Ok(report)
+    }
+
+    /// Lets the scenario happen, while what the relay publishes is noted.
+    fn happen(&self, workers: &mut Workers) -> anyhow::Result<Happened> {
+        let publications = Publications::new();
+        let story = Story::new(
+            self.scenario,
+            (self.prepared, self.relay),
+            &publications,
+            workers,
+            self.stop,
+            self.seed,
+            |phase: &str, sample: &Sample| self.say.sample(phase, sample),
+        );
+        std::thread::scope(|scope| {
+            scope.spawn(|| publications.follow(self.relay));
+            let happened = story.play();
+            publications.end();
+            happened
+        })
+    }
 }
 
 fn sizes(args: &Args) -> Result<(), Mistake> {
@@ -220,52 +269,12 @@ fn sizes(args: &Args) -> Result<(), Mistake> {
     Ok(())
 }
 
-/// The daemon, and what it says it is.
-fn program(args: &Args) -> anyhow::Result<(PathBuf, String)> {
-    let beside = || Some(std::env::current_exe().ok()?.with_file_name("penstock"));
-    let path = args.penstock.clone().or_else(beside);
-    let path = path.unwrap_or_else(|| "penstock".into());
-    let path = path.canonicalize().unwrap_or(path);
-    let answer = Command::new(&path).arg("--version").output();
-    let answer = answer.map_err(|error| {
-        let shown = path.display();
-        Mistake(format!(
-            "{shown} can't be started ({error}): --penstock PATH names the daemon"
-        ))
-    })?;
-    let version = String::from_utf8_lossy(&answer.stdout);
-    Ok((path, version.trim().to_owned()))
-}
-
-fn can_be_run(scenario: &Scenario, cql: bool) -> Result<(), Mistake> {
-    let name = &scenario.name;
-    if cql && std::env::var_os(NODES).is_none() {
-        return Err(Mistake(format!(
-            "{name} is to use the CQL store: set {NODES} to host:port of a cluster on which it may make a keyspace of its own"
-        )));
-    }
-    if scenario.store.sync_delay_ms.is_none() {
-        return Ok(());
-    }
-    if cql {
-        return Err(Mistake(format!(
-            "{name} is for the embedded store, whose syncs it slows down"
-        )));
-    }
-    let strace = Command::new("strace")
-        .arg("-V")
-        .stdout(Stdio::null())
-        .status();
-    strace.map(drop).map_err(|error| {
-        Mistake(format!("{name} needs strace, which slows the syncs of the store ({error}): apt-get install strace"))
-    })
-}
-
 /// What sets a daemon to this run, whatever configures the machine.
 fn variables(
     scenario: &Scenario,
     work: &Work,
     relay: &RelayServer,
+    keyspace: Option<&Keyspace>,
 ) -> anyhow::Result<Vec<(&'static str, OsString)>> {
     let file = work.configuration();
     fs::write(&file, "")?;
@@ -281,11 +290,7 @@ fn variables(
             _ => ("BACKFILL_DAYS", "-1".into()),
         },
     ];
-    if std::env::var_os("SCYLLA_KEYSPACE").is_none() {
-        let (now, process) = (jiff::Timestamp::now().as_second(), std::process::id());
-        let name = format!("penstock_load_{now}_{process}");
-        variables.push(("SCYLLA_KEYSPACE", name.into()));
-    }
+    variables.extend(keyspace.map(|own| ("SCYLLA_KEYSPACE", own.name().into())));
     Ok(variables)
 }
 

@@ -32,8 +32,10 @@ impl<'a> Progress<'a> {
             sample.memory >> 20
         ));
     }
+}
 
-    pub fn end(&self) {
+impl Drop for Progress<'_> {
+    fn drop(&mut self) {
         if self.terminal {
             eprint!("\r\x1b[K");
         }

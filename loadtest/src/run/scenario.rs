@@ -139,7 +139,8 @@ pub struct Relay {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
-    /// Every `fdatasync`, by which the embedded store makes batches durable, takes so much longer, by strace.
+    /// Every `fdatasync`, by which the embedded store makes batches durable, takes so much longer, by strace; of the CQL store every
+    /// statement.
     pub sync_delay_ms: Option<u64>,
     /// This needs the CQL store.
     pub cql: bool,
@@ -361,11 +362,8 @@ impl Scenario {
         }
         let counts = self.phases.iter().filter_map(|phase| phase.workers);
         let mut counts = counts.chain([daemon.workers]);
-        if let Some(count) = counts.find(|count| !(1..=256).contains(count)) {
-            return Some(format!("there are 1 to 256 workers, not {count}"));
-        }
-        (self.store.sync_delay_ms.is_some() && self.needs_cql())
-            .then(|| "store.sync_delay_ms is for the embedded store".to_owned())
+        let wrong = counts.find(|count| !(1..=256).contains(count))?;
+        Some(format!("there are 1 to 256 workers, not {wrong}"))
     }
 }
 
@@ -407,7 +405,6 @@ mod tests {
             ("[relay]\ndrop_kind = \"soft\"", "soft"),
             ("[daemon]\nworkers = 0", "1 to 256 workers, not 0"),
             ("[daemon]\nkill_every_seconds = 0", "above 0, not 0"),
-            ("[store]\ncql = true\nsync_delay_ms = 1", "embedded store"),
             (
                 "[ramp]\nfrom = 1\nfactor = 2\nsteps = 3\nseconds = 1\nmax_lag_seconds = 1",
                 "either",

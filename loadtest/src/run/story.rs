@@ -10,6 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use super::publications::Publications;
 use super::report::{Moment, Sample, Step};
 use super::scenario::{Phase, Scenario};
+use super::stop::{Stop, Stopped};
 use super::workers::Workers;
 use crate::daemon::STANDSTILL;
 use crate::{FrameLog, Pace, Prepared, RelayServer};
@@ -70,6 +71,7 @@ pub(super) struct Story<'a> {
     relay: &'a RelayServer,
     publications: &'a Publications,
     workers: &'a mut Workers,
+    stop: &'a Stop,
     log: Arc<FrameLog>,
     /// Numbers that were there before a daemon started.
     past: usize,
@@ -93,6 +95,7 @@ impl<'a> Story<'a> {
         (prepared, relay): (&Prepared, &'a RelayServer),
         publications: &'a Publications,
         workers: &'a mut Workers,
+        stop: &'a Stop,
         seed: u64,
         say: impl FnMut(&str, &Sample) + 'a,
     ) -> Self {
@@ -102,6 +105,7 @@ impl<'a> Story<'a> {
             relay,
             publications,
             workers,
+            stop,
             log: prepared.log.clone(),
             past,
             last_good: last_good(prepared),
@@ -117,7 +121,7 @@ impl<'a> Story<'a> {
         }
     }
 
-    /// From the first daemon's start until all is durable, and all daemons have ended.
+    /// From the first daemon's start until all is durable, and all daemons have ended; if it fails, some may still run.
     pub fn play(mut self) -> anyhow::Result<Happened> {
         self.workers.become_so_many(self.scenario.daemon.workers)?;
         self.until_connected()?;
@@ -142,7 +146,7 @@ impl<'a> Story<'a> {
     fn until_connected(&mut self) -> anyhow::Result<()> {
         let began = Instant::now();
         while !self.workers.look().connected {
-            self.wait(f64::INFINITY);
+            self.wait(f64::INFINITY)?;
             self.workers.tend()?;
             if began.elapsed() > STANDSTILL {
                 bail!(
@@ -213,13 +217,14 @@ impl<'a> Story<'a> {
         Ok(self
             .workers
             .installation
-            .command("gaps")?
+            .command(&["gaps"])?
             .status()?
             .success())
     }
 
-    /// Until the next tick, or until this, if that is sooner.
-    fn wait(&mut self, end: f64) {
+    /// Until the next tick, or until this, if that is sooner. Fails if the run is to stop.
+    fn wait(&mut self, end: f64) -> Result<(), Stopped> {
+        self.stop.check()?;
         self.tick += TICK;
         let left = self.tick.saturating_duration_since(Instant::now());
         let end = (end - self.publications.now()).clamp(0.0, TICK.as_secs_f64());
@@ -228,10 +233,11 @@ impl<'a> Story<'a> {
             true => self.tick = Instant::now(),
             false => std::thread::park_timeout(left),
         }
+        Ok(())
     }
 
     fn look(&mut self, phase: &str, end: f64) -> anyhow::Result<()> {
-        self.wait(end);
+        self.wait(end)?;
         self.workers.tend()?;
         let look = self.workers.look();
         let upto = |seq: Option<u64>| {

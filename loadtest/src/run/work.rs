@@ -17,15 +17,21 @@ impl Work {
         if work.exists() {
             let shown = work.display();
             bail!(Mistake(format!(
-                "{shown} is there: of another run, or what one that broke left; remove it, or choose another --out"
+                "{shown} is there: another run works in it, or one that was killed left it; remove it, or choose another --out"
             )));
         }
         fs::create_dir_all(&work).with_context(|| format!("making {}", work.display()))?;
         let work = Self(work.canonicalize()?);
-        match fs::remove_file(work.log()) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(work),
+        // What is there in the end is of this run.
+        for name in ["penstock.log", "report.json", "report.md", "report.svg"] {
+            match fs::remove_file(work.0.with_file_name(name)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("removing an older {name}"));
+                }
+                _ => {}
+            }
         }
+        Ok(work)
     }
 
     /// The stream and the oracle.
@@ -51,6 +57,8 @@ impl Work {
 
 impl Drop for Work {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("penstock-loadtest: {} is left: {error}", self.0.display());
+        }
     }
 }

@@ -2,16 +2,20 @@
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
+use super::slow_store::SlowStore;
 use crate::daemon::{Daemon, Usage, get_on, metric};
 
 /// The variable that sets a daemon to a cluster.
 pub(super) const NODES: &str = "SCYLLA_NODES";
+/// What starts every process of a run: the kernel kills it when this one ends, in whatever way.
+pub(super) const LEASH: [&str; 3] = ["setpriv", "--pdeathsig", "KILL"];
 /// Try again later: what a daemon says that waits for another one's lease.
 const TRY_AGAIN: i32 = 75;
 /// After so long.
@@ -31,36 +35,30 @@ pub(super) struct Installation {
     pub set: Vec<String>,
     /// Over the cluster of `SCYLLA_NODES`, or, whatever that is, over the embedded store.
     pub cql: bool,
-    /// So many microseconds are added to each `fdatasync`, by which its embedded store makes batches durable.
-    pub sync_delay: Option<u64>,
+    /// What makes its store slow, if anything does.
+    pub slow_store: Option<SlowStore>,
 }
 
 impl Installation {
     /// A command of worker 0's machine.
-    pub fn command(&self, argument: &str) -> anyhow::Result<Command> {
-        let mut command = Command::new(&self.penstock);
-        command.arg(argument);
+    pub fn command(&self, arguments: &[&str]) -> anyhow::Result<Command> {
+        let mut command = on_leash();
+        command.arg(&self.penstock).args(arguments);
         self.configure(&mut command)?;
         Ok(command)
     }
 
     fn start(&self, id: usize, count: u16) -> anyhow::Result<Daemon> {
-        let mut command = match self.sync_delay {
-            None => Command::new(&self.penstock),
-            Some(micros) => {
-                let mut strace = Command::new("strace");
-                // The tracer is a process of its own: signals reach the daemon.
-                strace.args(["-D", "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null"]);
-                strace.args(["-e", "signal=none", "-e", "trace=fdatasync"]);
-                strace.arg("-e");
-                strace.arg(format!("inject=fdatasync:delay_exit={micros}"));
-                strace.arg(&self.penstock);
-                strace
-            }
-        };
-        command.arg("run");
+        let mut command = on_leash();
+        if let Some(slow) = &self.slow_store {
+            slow.before(&mut command);
+        }
+        command.arg(&self.penstock).arg("run");
         command.args(self.set.iter().flat_map(|setting| ["--set", setting]));
         self.configure(&mut command)?;
+        if let Some(slow) = &self.slow_store {
+            slow.lead(&mut command);
+        }
         command.env("WORKER_ID", id.to_string());
         command.env("WORKER_COUNT", count.to_string());
         Daemon::spawn(&mut command)
@@ -72,6 +70,9 @@ impl Installation {
         command
             .env("DATA_DIR", &self.data)
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            // A terminal's Ctrl-C is for the run alone, which then stops its processes in order.
+            .process_group(0)
+            .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
         if !self.cql {
@@ -86,6 +87,13 @@ impl Installation {
             id => format!("penstock-{id}.sock"),
         })
     }
+}
+
+fn on_leash() -> Command {
+    let [program, flags @ ..] = LEASH;
+    let mut command = Command::new(program);
+    command.args(flags);
+    command
 }
 
 /// What one process said last.
