@@ -305,7 +305,7 @@ impl Process {
     }
 
     /// It ends as one that was stopped, and leaves nothing but its daemon's log, which this gives.
-    fn is_stopped(self, code: i32, word: &str) -> String {
+    fn was_stopped(self, code: i32, word: &str) -> String {
         let (output, home) = self.end();
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{said}");
@@ -366,7 +366,7 @@ fn a_signal_stops_a_run_and_its_daemon() {
         // As `timeout` does it.
         run.signal(signal);
         run.signal(signal);
-        let log = run.is_stopped(code, word);
+        let log = run.was_stopped(code, word);
         // The daemon was not killed, and was not told by anybody else.
         assert_eq!(log.matches("stopping; a second signal").count(), 1, "{log}");
         assert!(log.contains("SIGTERM") && !log.contains("SIGINT"), "{log}");
@@ -380,7 +380,7 @@ fn a_signal_stops_the_making_of_a_stream() {
         run.has("out/work/stream/frames.bin")
     });
     run.signal(Signal::TERM);
-    run.is_stopped(143, "SIGTERM");
+    run.was_stopped(143, "SIGTERM");
 }
 
 #[test]
@@ -393,7 +393,7 @@ while :; do echo '{\"did\":\"did:plc:x\",\"collection\":\"x.y.z\",\"rkey\":\"x\"
     let mut run = Process::with_daemon(STREAM, Some(endless_dump));
     run.until("it compares", |run| run.has("dumps"));
     run.signal(Signal::INT);
-    run.is_stopped(130, "SIGINT");
+    run.was_stopped(130, "SIGINT");
 }
 
 #[test]
