@@ -1,6 +1,8 @@
 //! Who is asked next: for the identity of a repository, and then for itself.
 //!
-//! A host that wants no requests for a while rests. One that does nothing but fail is left alone too; what may be wrong is only the
+//! A host that wants no requests for a while rests. Who was sent to it before that was known comes back, and waits for it again when
+//! its pause is over; who would lose an answer may wait where it is, but only so many, so that the other places are for the other
+//! hosts. One that does nothing but fail is left alone too; what may be wrong is only the
 //! accounts that were asked for, so it is asked how it is before another account is.
 
 use std::sync::Arc;
@@ -11,7 +13,7 @@ use tokio::time::Instant;
 use super::super::failure::Failure;
 use super::super::unit::{self, Target};
 use super::{Run, Step, Unit};
-use crate::fetch::{Condition, FetchError, FetchLimits};
+use crate::fetch::{Condition, FetchError, FetchLimits, Patience};
 
 /// Identities that are resolved at once,
 pub(super) const MAX_RESOLVING: usize = 96;
@@ -23,6 +25,8 @@ const FILL_PATIENCE: Duration = Duration::from_secs(600);
 const RESOLVING_BESIDE: usize = 4;
 /// Repositories that are fetched at once. The connection of each may hold 400 KiB that came and were not taken in yet.
 pub(super) const MAX_FETCHING: usize = 512;
+/// Of them, those that wait for a host that wants no requests, for it gave them a part already.
+pub(super) const MAX_PATIENT: usize = MAX_FETCHING / 2;
 /// When to look again while a host is asked how it is.
 const PROBE: Duration = Duration::from_millis(200);
 /// Bounds of what a host says of itself.
@@ -60,10 +64,10 @@ impl Run {
                 }
                 // Of some nothing has to be known but what is held.
                 Turn::Ask | Turn::Probe | Turn::GiveUp(_) => {
-                    let (tools, plan, cancel) =
-                        (self.tools.clone(), self.plan.clone(), self.cancel.clone());
+                    let (tools, plan, hurry) =
+                        (self.tools.clone(), self.plan.clone(), self.hurry());
                     self.steps.spawn(async move {
-                        let target = unit::resolve(&tools, &plan, &unit.found, &cancel).await;
+                        let target = unit::resolve(&tools, &plan, &unit.found, &hurry).await;
                         Step::Resolved(unit, host, target)
                     });
                 }
@@ -88,16 +92,21 @@ impl Run {
                     self.failed(unit, Some(target), failure);
                 }
                 Turn::Ask => {
-                    let (tools, plan, cancel) =
-                        (self.tools.clone(), self.plan.clone(), self.cancel.clone());
+                    let (tools, plan, hurry) =
+                        (self.tools.clone(), self.plan.clone(), self.hurry());
                     self.steps.spawn(async move {
                         let fetched =
-                            unit::fetch(&tools, &plan, &unit.found, &target, &cancel).await;
+                            unit::fetch(&tools, &plan, &unit.found, &target, &hurry).await;
                         Step::Fetched(unit, target, fetched)
                     });
                 }
             }
         }
+    }
+
+    /// Of one unit: there are others.
+    fn hurry(&self) -> Patience {
+        Patience::in_a_hurry(self.cancel.clone(), self.patient.clone())
     }
 
     /// What is to be done about a host whose turn it is.
