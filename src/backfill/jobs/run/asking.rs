@@ -168,3 +168,89 @@ impl Run {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::backfill::jobs::discover::Found;
+    use crate::backfill::jobs::live::Live;
+    use crate::backfill::jobs::model::{JobRequest, JobType};
+    use crate::backfill::jobs::record::{Job, JobBody};
+    use crate::backfill::jobs::roster::tests::tools;
+    use crate::store::Store;
+    use crate::store::memory::MemoryStore;
+
+    fn run() -> Run {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let request = JobRequest::default();
+        let job = Job {
+            id: 1,
+            epoch: 0,
+            body: JobBody::new(request, JobType::FullSync, String::new(), 0),
+        };
+        let live = Arc::new(Live::new(job.clone()));
+        Run::new(
+            tools(&store, ""),
+            live,
+            job,
+            false,
+            CancellationToken::new(),
+        )
+    }
+
+    /// Its name; it answers one request.
+    async fn a_host_that_wants_none_for_an_hour() -> Arc<str> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let name = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let answer =
+                "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 3600\r\nContent-Length: 0\r\n\r\n";
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            // Until the client is gone.
+            let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+        });
+        name.into()
+    }
+
+    fn unit(did: &str) -> Unit {
+        let found = Found {
+            did: did.to_owned(),
+            ..Found::default()
+        };
+        Unit::new(found, 0)
+    }
+
+    #[tokio::test]
+    async fn nobody_is_sent_to_a_host_that_wants_no_requests() {
+        let (mut run, host) = (run(), a_host_that_wants_none_for_an_hour().await);
+        let url = format!("http://{host}");
+        let asked = run.tools.fetcher.get(&url, DESCRIPTION, &run.hurry()).await;
+        assert!(
+            matches!(&asked, Err(FetchError::Paused(name, _)) if **name == *host),
+            "{asked:?}"
+        );
+        let did = format!("did:web:{}", host.replace(':', "%3A"));
+        let target = Target {
+            pds: url.into(),
+            relay: None,
+            host,
+            key: None,
+            held: None,
+        };
+        for _ in 0..3 {
+            run.wait_for_host(unit(&did), target.clone());
+            run.find_host(unit(&did));
+        }
+        run.ask_for_repositories();
+        assert_eq!(run.steps.len(), 1, "it is looked at once more in an hour");
+        run.ask_for_identities();
+        assert_eq!(run.steps.len(), 2, "the same for identities");
+        assert!(run.repositories.next(MAX_FETCHING).is_none());
+        assert!(run.identities.next(MAX_RESOLVING).is_none());
+    }
+}
