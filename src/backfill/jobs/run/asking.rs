@@ -171,7 +171,7 @@ impl Run {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
     use tokio_util::sync::CancellationToken;
 
@@ -208,6 +208,8 @@ mod tests {
         let name = listener.local_addr().unwrap().to_string();
         tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
+            // The client would not know an answer to what it has not sent.
+            assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
             let answer =
                 "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 3600\r\nContent-Length: 0\r\n\r\n";
             stream.write_all(answer.as_bytes()).await.unwrap();
