@@ -48,20 +48,30 @@ impl Bucket {
 
     /// Takes a token, or tells when to look again.
     pub(super) fn take(&mut self, now: Instant) -> Result<(), Instant> {
+        match self.empty_until(now) {
+            Some(when) => Err(when),
+            None => {
+                self.tokens -= 1.0;
+                Ok(())
+            }
+        }
+    }
+
+    /// When to look again, if there is no token.
+    pub(super) fn empty_until(&mut self, now: Instant) -> Option<Instant> {
         self.told = self.told.filter(|(_, until)| *until > now);
         let pace = self.told.map_or(self.pace, |(pace, _)| pace);
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.tokens = (self.tokens + passed * pace).min(self.burst);
         self.at = now;
         if self.tokens > 1.0 - 1e-6 {
-            self.tokens -= 1.0;
-            return Ok(());
+            return None;
         }
         let wait = Duration::try_from_secs_f64((1.0 - self.tokens) / pace);
         let when = now + wait.unwrap_or(BUDGET_MAX).min(BUDGET_MAX);
         // A timer may not be finer than a millisecond.
         let when = when.max(now + Duration::from_millis(1));
-        Err(self.told.map_or(when, |(_, until)| until.min(when)))
+        Some(self.told.map_or(when, |(_, until)| until.min(when)))
     }
 
     /// Spreads what remains over the time until the reset. Whether nothing does.
@@ -80,12 +90,6 @@ impl Bucket {
     /// The pace of the host's headers, while it holds.
     pub(super) fn told(&self) -> Option<(f64, Instant)> {
         self.told
-    }
-
-    /// When there is something again of a budget of which nothing is left.
-    pub(super) fn spent_until(&self, now: Instant) -> Option<Instant> {
-        let (pace, until) = self.told?;
-        (pace <= 0.0 && self.tokens < 1.0 && until > now).then_some(until)
     }
 
     /// Lets a pace that others were told count here too, if it is a faster one.
@@ -142,9 +146,8 @@ mod tests {
         assert!(!bucket.tell(120, MINUTE, now));
         let count = taken(&mut bucket, &mut now, MINUTE);
         assert!((119..=131).contains(&count), "{count}");
-        assert_eq!(bucket.spent_until(now), None);
         assert!(bucket.tell(0, MINUTE, now));
-        assert_eq!(bucket.spent_until(now), Some(now + MINUTE));
+        assert_eq!(bucket.empty_until(now), Some(now + MINUTE));
         assert_eq!(bucket.take(now), Err(now + MINUTE));
         let later = now + MINUTE;
         assert!(bucket.take(later + Duration::from_millis(101)).is_ok());

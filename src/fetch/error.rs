@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::relay::RelayError;
 use crate::relay::printable::printable;
 
@@ -23,6 +25,9 @@ pub enum FetchError {
     /// The host failed so often in a row that it is left alone for a while.
     #[error("{0} is left alone for a while, for it failed again and again")]
     BackedOff(String),
+    /// The host wants no requests before this time, and who asked did not want to wait: nothing is wrong.
+    #[error("{0} wants no requests for a while")]
+    Paused(String, Instant),
     /// The host did nothing but refuse for its rate limits, for too long.
     #[error("{0} answered nothing but 429 for too long")]
     Throttled(String),

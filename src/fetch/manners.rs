@@ -14,9 +14,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
 use super::bucket::Bucket;
+use super::patience::MOMENT;
 use super::resolve::Known;
 use super::trouble::{Allowed, Condition, Refused, Times, Trouble};
-use super::{FetchError, FetchOptions, headers};
+use super::{FetchError, FetchOptions, Patience, headers};
 use crate::telemetry::metrics::PDS_THROTTLED;
 
 /// Hosts, and addresses, that are remembered at most, unless more are in use at this very moment.
@@ -107,8 +108,12 @@ impl Manners {
         }
     }
 
-    /// Waits for a place at a host.
-    pub(super) async fn enter_host(&self, name: &str) -> Result<HostPlace, FetchError> {
+    /// Waits for a place at a host. Who has to wait for longer than a moment holds none meanwhile.
+    pub(super) async fn enter_host(
+        &self,
+        name: &str,
+        patience: &Patience,
+    ) -> Result<HostPlace, FetchError> {
         let host = self.hosts.get(name.to_owned(), || {
             let pace = *lock(&self.pace);
             Host {
@@ -123,17 +128,25 @@ impl Manners {
                 times: self.times,
             }
         });
-        let permit = Arc::clone(&host.permits).acquire_owned().await;
-        let mut place = HostPlace {
-            host,
-            _permit: permit.ok(),
-            probe: false,
-            entered: Instant::now(),
-            sent: None,
-            failed: false,
-        };
-        place.wait().await?;
-        Ok(place)
+        loop {
+            let permit = Arc::clone(&host.permits).acquire_owned().await;
+            let mut place = HostPlace {
+                host: host.clone(),
+                _permit: permit.ok(),
+                probe: false,
+                entered: Instant::now(),
+                sent: None,
+                failed: false,
+            };
+            let Some(until) = place.wait().await? else {
+                return Ok(place);
+            };
+            drop(place);
+            if !patience.lasts_until(until) {
+                return Err(FetchError::Paused(name.to_owned(), until));
+            }
+            sleep_until(until).await;
+        }
     }
 
     /// How a host does, as far as is known.
@@ -142,12 +155,12 @@ impl Manners {
             return Condition::Ready;
         };
         let now = Instant::now();
-        let state = lock(&host.state);
+        let mut state = lock(&host.state);
         match (
             state.trouble.condition(now, &host.times),
-            state.bucket.spent_until(now),
+            state.bucket.empty_until(now),
         ) {
-            (Condition::Ready, Some(until)) => Condition::Paused(until),
+            (Condition::Ready, Some(until)) if until > now + MOMENT => Condition::Paused(until),
             (condition, _) => condition,
         }
     }
@@ -194,16 +207,22 @@ pub(super) struct AddressPlace {
 }
 
 impl HostPlace {
-    /// Waits until a request may be sent.
-    pub(super) async fn wait(&mut self) -> Result<(), FetchError> {
+    /// Waits until a request may be sent; gives when to come back if that is more than a moment.
+    async fn wait(&mut self) -> Result<Option<Instant>, FetchError> {
         let mut counted = false;
-        while let Some((when, budget)) = self.turn(Instant::now())? {
+        loop {
+            let now = Instant::now();
+            let Some((when, budget)) = self.turn(now)? else {
+                return Ok(None);
+            };
             if budget && !std::mem::replace(&mut counted, true) {
                 PDS_THROTTLED.with(["budget"]).increment(1);
             }
+            if when > now + MOMENT {
+                return Ok(Some(when));
+            }
             sleep_until(when).await;
         }
-        Ok(())
     }
 
     /// Takes one's turn, or tells when to look again, and whether that is for a budget that is used up.
@@ -384,6 +403,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
 
     #[tokio::test]
@@ -396,6 +417,7 @@ mod tests {
             ..FetchOptions::default()
         };
         let manners = Manners::new(&options(2));
+        let patience = Patience::from(CancellationToken::new());
         let mut places = Vec::new();
         let free = || {
             manners
@@ -406,7 +428,7 @@ mod tests {
                 .available_permits()
         };
         for _ in 0..2 {
-            places.push(manners.enter_host("h").await.unwrap());
+            places.push(manners.enter_host("h", &patience).await.unwrap());
         }
         assert_eq!(free(), 0);
         manners.change(&options(5));
@@ -423,7 +445,7 @@ mod tests {
         manners.change(&options(3));
         assert_eq!(free(), 3);
         // One that is not known yet has them too.
-        let _place = manners.enter_host("new").await.unwrap();
+        let _place = manners.enter_host("new", &patience).await.unwrap();
         assert_eq!(
             manners
                 .hosts

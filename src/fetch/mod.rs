@@ -11,6 +11,7 @@ mod error;
 mod guard;
 mod headers;
 mod manners;
+mod patience;
 mod resolve;
 mod send;
 mod trouble;
@@ -21,10 +22,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::redirect::Policy;
-use tokio_util::sync::CancellationToken;
 
 pub use body::Body;
 pub use error::{FetchError, SetupError};
+pub use patience::Patience;
 pub use resolve::{Resolver, SystemResolver};
 pub use trouble::Condition;
 
@@ -169,14 +170,15 @@ impl Fetcher {
         self.0.manners.condition(host)
     }
 
-    /// A whole answer of at most `limits.bytes` bytes. 429 and its like are waited out.
+    /// A whole answer of at most `limits.bytes` bytes. 429 and its like are waited out, as far as the patience goes: that of a
+    /// `&CancellationToken` ends when it is cancelled.
     pub async fn get(
         &self,
         url: &str,
         limits: FetchLimits,
-        cancel: &CancellationToken,
+        patience: impl Into<Patience>,
     ) -> Result<Bytes, FetchError> {
-        self.stream(url, limits, cancel).await?.whole().await
+        self.stream(url, limits, patience).await?.whole().await
     }
 
     /// An answer as it arrives. The place at the host is held until the body is dropped.
@@ -184,9 +186,11 @@ impl Fetcher {
         &self,
         url: &str,
         limits: FetchLimits,
-        cancel: &CancellationToken,
+        patience: impl Into<Patience>,
     ) -> Result<Body, FetchError> {
-        let following = cancel.run_until_cancelled(self.follow(url, limits, cancel));
+        let patience = patience.into();
+        let following = self.follow(url, limits, &patience);
+        let following = patience.cancel().run_until_cancelled(following);
         following.await.unwrap_or(Err(FetchError::Cancelled))
     }
 }

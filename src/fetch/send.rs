@@ -7,12 +7,11 @@ use reqwest::header::LOCATION;
 use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
 
 use super::guard::{Place, Target};
 use super::manners::{AddressPlace, HostPlace};
 use super::resolve::connecting_to;
-use super::{Body, FetchError, FetchLimits, Fetcher, headers};
+use super::{Body, FetchError, FetchLimits, Fetcher, Patience, headers};
 use crate::relay::printable::printable;
 
 /// Redirects that are followed.
@@ -31,6 +30,9 @@ struct XrpcError {
     message: String,
 }
 
+/// A request that was sent, and its answer as far as the headers.
+type Sent = (HostPlace, AddressPlace, Instant, reqwest::Response);
+
 /// What came of a request.
 enum Reply {
     /// A success, or an error of the host.
@@ -44,7 +46,7 @@ impl Fetcher {
         &self,
         url: &str,
         limits: FetchLimits,
-        cancel: &CancellationToken,
+        patience: &Patience,
     ) -> Result<Body, FetchError> {
         let mut url =
             Url::parse(url).map_err(|error| FetchError::forbidden(url, error.to_string()))?;
@@ -53,7 +55,7 @@ impl Fetcher {
             let target = self.0.guard.check(&url, foreign)?;
             // What a configured host says is as good as configuration; what others say is not.
             foreign |= !target.configured;
-            match self.ask(&url, &target, limits, cancel).await? {
+            match self.ask(&url, &target, limits, patience).await? {
                 Reply::Answer(body, status) if status.is_success() => return Ok(*body),
                 Reply::Answer(body, status) => return Err(status_error(*body, status).await),
                 Reply::Redirect(to) => url = to,
@@ -68,11 +70,14 @@ impl Fetcher {
         url: &Url,
         target: &Target,
         limits: FetchLimits,
-        cancel: &CancellationToken,
+        patience: &Patience,
     ) -> Result<Reply, FetchError> {
         loop {
-            let here = self.0.manners.enter_host(&target.host).await?;
-            let (mut here, there, sent, response) = self.send(url, target, limits, here).await?;
+            let here = self.0.manners.enter_host(&target.host, patience).await?;
+            let Some(sent) = self.send(url, target, limits, here).await? else {
+                continue;
+            };
+            let (mut here, there, sent, response) = sent;
             here.told(&there, response.headers());
             let status = response.status();
             if refuses(&response) {
@@ -95,19 +100,20 @@ impl Fetcher {
                     idle: limits.idle,
                 },
             };
-            let body = Body::new(response, limits, sent, cancel, (here, there));
+            patience.answered();
+            let body = Body::new(response, limits, sent, patience.cancel(), (here, there));
             return Ok(Reply::Answer(Box::new(body), status));
         }
     }
 
-    /// Sends to the first of the host's addresses that can be connected to.
+    /// Sends to the first of the host's addresses that can be connected to. `None`: meanwhile the host wants no requests.
     async fn send(
         &self,
         url: &Url,
         target: &Target,
         limits: FetchLimits,
         mut here: HostPlace,
-    ) -> Result<(HostPlace, AddressPlace, Instant, reqwest::Response), FetchError> {
+    ) -> Result<Option<Sent>, FetchError> {
         let mut tried = 1;
         loop {
             let addresses = self.addresses(target, &mut here).await?;
@@ -116,16 +122,14 @@ impl Fetcher {
             };
             let there = self.0.manners.enter_address(address).await;
             if !here.may_send() {
-                drop(there);
-                here.wait().await?;
-                continue;
+                return Ok(None);
             }
             let sent = Instant::now();
             let request = self.0.client.get(url.clone()).send();
             // Who says nothing at all must not keep a place for as long as a large answer may.
             let limit = limits.time.min(limits.idle);
             let failed = match timeout(limit, connecting_to(address, request)).await {
-                Ok(Ok(response)) => return Ok((here, there, sent, response)),
+                Ok(Ok(response)) => return Ok(Some((here, there, sent, response))),
                 Ok(Err(error)) => {
                     if error.is_connect() && tried < addresses.len().min(ADDRESSES) {
                         tried += 1;

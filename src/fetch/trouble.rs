@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::FetchError;
+use super::patience::MOMENT;
 
 /// Failures in a row that only delay the next request; from this one on a host is left alone.
 const PATIENCE: u32 = 3;
@@ -42,7 +43,7 @@ pub(super) enum Allowed {
 pub enum Condition {
     /// It may be asked, now or in a moment.
     Ready,
-    /// It takes no requests before this time.
+    /// It takes no requests before this time: whoever is in a [hurry](super::Patience) would come back.
     Paused(Instant),
     /// It has taken none for so long that nobody waits for it any more.
     Throttled,
@@ -183,7 +184,7 @@ impl Trouble {
         match self.allowed("", now, times) {
             Ok(Allowed::Go) => Condition::Ready,
             Ok(Allowed::Probe) => Condition::Due,
-            Ok(Allowed::From(_)) if self.paused_until(now).is_none() => Condition::Ready,
+            Ok(Allowed::From(when)) if when <= now + MOMENT => Condition::Ready,
             Ok(Allowed::From(when)) => Condition::Paused(when),
             Err(FetchError::Throttled(_)) => Condition::Throttled,
             Err(_) if self.probing => Condition::Probed,

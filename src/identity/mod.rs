@@ -15,10 +15,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::fetch::{FetchError, FetchLimits, Fetcher};
+use crate::fetch::{FetchError, FetchLimits, Fetcher, Patience};
 use crate::telemetry::metrics::{IDENTITY_CACHE_HITS, IDENTITY_FETCHES};
 use cache::{Answer, Cache, Entry, Key};
 use flights::{Flights, Number};
@@ -162,7 +163,7 @@ impl Identities {
     pub async fn resolve(
         &self,
         did: &str,
-        cancel: &CancellationToken,
+        patience: impl Into<Patience>,
     ) -> Result<Identity, IdentityError> {
         if let Some((answer, due)) = self.0.cached(did) {
             IDENTITY_CACHE_HITS.with([]).increment(1);
@@ -171,7 +172,7 @@ impl Identities {
             }
             return answer.result(did);
         }
-        self.refresh(did, cancel).await
+        self.refresh(did, patience).await
     }
 
     /// The host (`host[:port]`) that [`resolve`](Self::resolve) would have to ask; none: the answer is known.
@@ -189,9 +190,22 @@ impl Identities {
     pub async fn refresh(
         &self,
         did: &str,
-        cancel: &CancellationToken,
+        patience: impl Into<Patience>,
     ) -> Result<Identity, IdentityError> {
-        let asking = cancel.run_until_cancelled(self.ask(did));
+        let patience = patience.into();
+        let asking = async {
+            loop {
+                match self.ask(did).await {
+                    Err(IdentityError::Fetch(_, FetchError::Paused(_, until)))
+                        if patience.lasts_until(until) =>
+                    {
+                        sleep_until(until).await;
+                    }
+                    answer => return answer,
+                }
+            }
+        };
+        let asking = patience.cancel().run_until_cancelled(asking);
         let cancelled = || Err(IdentityError::Fetch(did.to_owned(), FetchError::Cancelled));
         asking.await.unwrap_or_else(cancelled)
     }
@@ -209,8 +223,11 @@ impl Identities {
         let key = Key::of(did);
         let (inner, owned) = (Arc::clone(&self.0), did.to_owned());
         let shared = self.0.flights.join(&key, |number| async move {
-            let answer = inner.fetch(&owned).await;
-            inner.keep(&owned, number, answer)
+            match inner.fetch(&owned).await {
+                // Nothing was asked.
+                Err(paused @ IdentityError::Fetch(_, FetchError::Paused(..))) => Err(paused),
+                answer => inner.keep(&owned, number, answer),
+            }
         });
         shared.await
     }
@@ -268,9 +285,10 @@ impl Inner {
     /// The document as it is sent.
     async fn document(&self, did: &str) -> Result<bytes::Bytes, IdentityError> {
         let url = self.url(did)?;
-        // Those who wait are cancelled each for itself; without any of them this future is dropped.
-        let never = CancellationToken::new();
-        let fetched = self.fetcher.get(&url, LIMITS, &never).await;
+        // Those who wait are cancelled, and have patience, each for itself; without any of them this future is dropped.
+        let (never, nowhere) = (CancellationToken::new(), Arc::new(Semaphore::new(0)));
+        let hurry = Patience::in_a_hurry(never, nowhere);
+        let fetched = self.fetcher.get(&url, LIMITS, hurry).await;
         fetched.map_err(|error| match error {
             FetchError::Status { status: 404, .. } => {
                 IdentityError::NotFound(did.to_owned(), "there is no document".to_owned())

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::cache::{Answer, Entry, Key};
 use super::document::{Said, is_tombstone, operation};
 use super::{Identities, IdentityError, SigningKey, is_plc, seconds};
-use crate::fetch::{FetchError, FetchLimits};
+use crate::fetch::{FetchError, FetchLimits, Patience};
 
 /// Operations of a page of the export, as the directory allows.
 const PAGE: usize = 1000;
@@ -58,13 +58,13 @@ impl Identities {
     pub async fn earlier_keys(
         &self,
         did: &str,
-        cancel: &CancellationToken,
+        patience: impl Into<Patience>,
     ) -> Result<Vec<SigningKey>, IdentityError> {
         if !is_plc(did) {
             return Ok(Vec::new());
         }
         let url = format!("{}/{did}/log/audit", self.0.plc_url);
-        let log = match self.0.fetcher.get(&url, LIMITS, cancel).await {
+        let log = match self.0.fetcher.get(&url, LIMITS, patience).await {
             Ok(log) => log,
             Err(FetchError::Status { status: 404, .. }) => {
                 let why = "it has no log".to_owned();

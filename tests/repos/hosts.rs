@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use penstock::backfill::jobs::Jobs;
+use penstock::backfill::jobs::{JobRequest, JobStatus, Jobs};
 use penstock::store::{Repair, RepairKind, Store, WriteBatch};
 use penstock_loadtest::network::{Announce, Fault, Limit, Network, Options, RelayRepos};
 
-use crate::jobs::everything;
-use crate::site::{How, Worker};
+use crate::jobs::{dids, everything};
+use crate::site::{How, Worker, check};
 use crate::stores;
 
 /// One request, and no second one.
@@ -20,13 +20,28 @@ const ONE_AN_HOUR: Limit = Limit {
 /// Many times as long as it takes.
 const SOON: Duration = Duration::from_secs(60);
 
+/// None, until that is changed: a pause is over soon, and then there is another one.
+const NONE_YET: Limit = Limit {
+    requests: 0,
+    window: Duration::from_secs(2),
+    announce: Announce::RetryAfter,
+};
+/// Four of five of them, and so of their accounts, are more than the places of a job.
+const MANY: usize = 800;
+
 /// So many hosts, four of five of which want no requests.
 fn network(hosts: usize, repos: usize) -> Network {
+    limited(ONE_AN_HOUR, hosts, repos, Options::default().did_web)
+}
+
+/// The same, of another limit, with a share of hosts that know the identity of their first account.
+fn limited(limit: Limit, hosts: usize, repos: usize, did_web: f64) -> Network {
     Network::start(Options {
         hosts,
         repos,
         records: 2,
-        limits: vec![(ONE_AN_HOUR, 0.8)],
+        limits: vec![(limit, 0.8)],
+        did_web,
         ..Options::default()
     })
     .unwrap()
@@ -71,6 +86,91 @@ async fn a_job_goes_on_with_all_other_hosts() {
     assert!((160..640).contains(&willing.len()));
     until_all(&willing, async |did| is_complete(&*store, did).await).await;
     worker.roster.cancel(job).await.unwrap();
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hosts_that_want_no_requests_for_a_while_take_no_places_of_a_job() {
+    goes_on_and_comes_back(&limited(NONE_YET, MANY, MANY, 0.0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nor_do_those_that_are_asked_for_identities() {
+    goes_on_and_comes_back(&limited(NONE_YET, 200, 200, 1.0)).await;
+}
+
+/// Each host has one account: those of all others are had while many want no requests, and theirs once they do.
+async fn goes_on_and_comes_back(network: &Network) {
+    let Some((store, _home)) = stores::empty().await else {
+        return;
+    };
+    let worker = Worker::start(network, &store, &How::default()).await;
+    let job = worker.begin(everything()).await;
+    let willing = at_willing_hosts(network);
+    let all = network.dids();
+    until_all(&willing, async |did| is_complete(&*store, did).await).await;
+    for (host, stats) in network.host_stats().into_iter().enumerate() {
+        if stats.limit.is_some() {
+            // Once, and once more when its pause was over.
+            assert!(stats.most_in_a_window <= 1, "{stats:?}");
+            assert_eq!(stats.requests, stats.refused, "{stats:?}");
+            network.set_limit(host, None);
+        }
+    }
+    let view = worker.over(job).await;
+    assert_eq!(view.status, JobStatus::Completed, "{view:?}");
+    let counts = (view.total_repos, view.processed_repos, view.failed_repos);
+    let count = all.len() as u64;
+    assert_eq!(counts, (Some(count), count, 0), "{view:?}");
+    check(network, &*store).await;
+    worker.stop().await;
+}
+
+/// One collection of each repository: that takes several requests.
+fn one_collection(network: &Network) -> JobRequest {
+    JobRequest {
+        collections: vec!["app.bsky.feed.post".to_owned()],
+        ..dids(&network.dids())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_the_rest_leaves_places_to_others() {
+    let network = network(MANY, MANY);
+    let Some((store, _home)) = stores::empty().await else {
+        return;
+    };
+    let worker = Worker::start(&network, &store, &How::default()).await;
+    let job = worker.begin(one_collection(&network)).await;
+    let is_read = async |did: &str| store.repo(did).await.unwrap().is_some();
+    until_all(&at_willing_hosts(&network), is_read).await;
+    let view = worker.roster.cancel(job).await.unwrap();
+    assert_eq!(view.failed_repos, 0, "{view:?}");
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_takes_several_requests_comes_to_its_end_with_one_at_a_time() {
+    let one_a_second = Limit {
+        requests: 1,
+        window: Duration::from_secs(1),
+        announce: Announce::RetryAfter,
+    };
+    let network = Network::start(Options {
+        hosts: 10,
+        repos: 20,
+        limits: vec![(one_a_second, 1.0)],
+        did_web: 0.0,
+        ..Options::default()
+    })
+    .unwrap();
+    let Some((store, _home)) = stores::empty().await else {
+        return;
+    };
+    let worker = Worker::start(&network, &store, &How::default()).await;
+    let view = worker.run(one_collection(&network)).await;
+    let counts = (view.processed_repos, view.failed_repos);
+    assert_eq!(counts, (20, 0), "{view:?}");
     worker.stop().await;
 }
 

@@ -64,7 +64,6 @@ struct Seen {
 
 /// The door of a host.
 pub(super) struct Gate {
-    limit: Option<Limit>,
     seen: Mutex<Seen>,
 }
 
@@ -80,7 +79,6 @@ impl Gate {
         seen.stats.host = host;
         seen.stats.limit = limit;
         Self {
-            limit,
             seen: Mutex::new(seen),
         }
     }
@@ -91,6 +89,12 @@ impl Gate {
 
     pub(super) fn stats(&self) -> HostStats {
         self.seen().stats.clone()
+    }
+
+    /// Another limit, whose first window begins with the next request.
+    pub(super) fn set_limit(&self, limit: Option<Limit>) {
+        let mut seen = self.seen();
+        (seen.stats.limit, seen.window) = (limit, None);
     }
 
     pub(super) fn count_repo(&self) {
@@ -110,7 +114,7 @@ impl Gate {
         }
         let rate = seen.recent.len() as u32;
         seen.stats.most_in_a_second = seen.stats.most_in_a_second.max(rate);
-        match self.limit {
+        match seen.stats.limit {
             Some(limit) => seen.judge(limit, now),
             None => Verdict {
                 refused: false,

@@ -262,6 +262,11 @@ impl Network {
         *locked(&self.shared.hosts[host].fault) = fault;
     }
 
+    /// Changes what a host allows from the next request on.
+    pub fn set_limit(&self, host: usize, limit: Option<Limit>) {
+        self.shared.hosts[host].gate.set_limit(limit);
+    }
+
     /// Moves an account: its DID document changes, and the old host says that it is deactivated or not there.
     pub fn move_account(&self, did: &str, host: usize) {
         if let Some(at) = self.shared.find(did) {

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use tokio_util::sync::CancellationToken;
 
 use super::discover::Found;
 use super::failure::Failure;
@@ -11,7 +10,7 @@ use super::tools::Tools;
 use super::unit::{Outcome, xrpc};
 use crate::config::AccountAction;
 use crate::decode::{Cid, Tid};
-use crate::fetch::{FetchError, FetchLimits};
+use crate::fetch::{FetchError, FetchLimits, Patience};
 use crate::store::{
     RecordsQuery, Removal, Repair, RepairKind, Repo, RepoStatus, Scope, StatusWrite, StoreError,
     WriteBatch,
@@ -97,11 +96,11 @@ pub(super) async fn ask(
     tools: &Tools,
     did: &str,
     pds: &str,
-    cancel: &CancellationToken,
+    patience: &Patience,
 ) -> Result<Answer, Failure> {
     let asked = tools.clock.now_micros();
     let url = xrpc(pds, "getRepoStatus", did);
-    let answer = match tools.fetcher.get(&url, SHORT, cancel).await {
+    let answer = match tools.fetcher.get(&url, SHORT, patience).await {
         Ok(answer) => answer,
         Err(error) => return Answer::of_error(&error, asked).ok_or_else(|| error.into()),
     };
@@ -123,10 +122,10 @@ pub(super) async fn latest(
     tools: &Tools,
     did: &str,
     pds: &str,
-    cancel: &CancellationToken,
+    patience: &Patience,
 ) -> Result<Latest, FetchError> {
     let url = xrpc(pds, "getLatestCommit", did);
-    let answer = tools.fetcher.get(&url, SHORT, cancel).await?;
+    let answer = tools.fetcher.get(&url, SHORT, patience).await?;
     let garbled = || FetchError::Unreachable {
         host: pds.to_owned(),
         message: "getLatestCommit answered something else than a commit".to_owned(),

@@ -1,6 +1,7 @@
 //! Why a repository could not be had, and how that is written down.
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::fetch::FetchError;
 use crate::identity::IdentityError;
@@ -22,6 +23,8 @@ pub(super) struct Failure {
     pub host: Option<String>,
     /// Whether another try may help.
     pub again: bool,
+    /// Of none at all: a host wants no requests before this time.
+    pub paused_until: Option<Instant>,
     /// Whether its host does not give it, so that a relay's copy may do.
     pub elsewhere: bool,
 }
@@ -33,6 +36,7 @@ impl Failure {
             message: message.to_string(),
             host: None,
             again,
+            paused_until: None,
             elsewhere: false,
         }
     }
@@ -58,7 +62,13 @@ impl Failure {
     pub fn is_of_host(&self) -> bool {
         matches!(
             self.reason,
-            "unreachable" | "server_error" | "too_slow" | "truncated" | "backed_off" | "throttled"
+            "unreachable"
+                | "server_error"
+                | "too_slow"
+                | "truncated"
+                | "backed_off"
+                | "throttled"
+                | "paused"
         )
     }
 
@@ -83,6 +93,7 @@ impl From<FetchError> for Failure {
             FetchError::Unreachable { .. } => ("unreachable", true),
             FetchError::BackedOff(_) => ("backed_off", true),
             FetchError::Throttled(_) => ("throttled", false),
+            FetchError::Paused(..) => ("paused", true),
             FetchError::TooSlow { .. } => ("too_slow", true),
             FetchError::TooLarge { .. } => ("too_large", false),
             FetchError::Truncated(_) => ("truncated", true),
@@ -90,13 +101,19 @@ impl From<FetchError> for Failure {
             FetchError::Status { .. } => ("refused", false),
             FetchError::Cancelled => ("cancelled", false),
         };
-        let elsewhere = !matches!(error, FetchError::TooLarge { .. } | FetchError::Cancelled);
+        let paused_until = match error {
+            FetchError::Paused(_, until) => Some(until),
+            _ => None,
+        };
+        let elsewhere = paused_until.is_none()
+            && !matches!(error, FetchError::TooLarge { .. } | FetchError::Cancelled);
         let host = match &error {
             FetchError::BackedOff(host) | FetchError::Throttled(host) => Some(host.clone()),
             _ => None,
         };
         Self {
             host,
+            paused_until,
             elsewhere,
             ..Self::new(reason, error, again)
         }

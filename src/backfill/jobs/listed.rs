@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio_util::sync::CancellationToken;
 
 use super::account::{self, Answer};
 use super::discover::escaped;
@@ -19,7 +18,7 @@ use super::tools::{DidGuard, Tools};
 use super::unit::Target;
 use crate::backfill::snapshot::Share;
 use crate::decode::{self, Cid, Tid, syntax};
-use crate::fetch::{FetchError, FetchLimits};
+use crate::fetch::{FetchError, FetchLimits, Patience};
 use crate::store::{
     RecordBody, RecordWrite, Removal, Scope, StoreError, WriteBatch, snapshot_version,
 };
@@ -113,10 +112,10 @@ pub(super) async fn read(
     collections: &[String],
     target: &Target,
     asked: u64,
-    cancel: &CancellationToken,
+    patience: &Patience,
 ) -> Result<Option<Listed>, FetchError> {
     let pds = &target.pds;
-    let rev = account::latest(tools, did, pds, cancel).await?.rev;
+    let rev = account::latest(tools, did, pds, patience).await?.rev;
     let held = target.held.as_ref();
     let known = held.and_then(|held| held.complete.as_ref());
     // A host that has gone back is believed only with a signature.
@@ -128,7 +127,7 @@ pub(super) async fn read(
         "{pds}/xrpc/com.atproto.repo.describeRepo?repo={}",
         escaped(did)
     );
-    let answer = small(tools.fetcher.get(&url, DESCRIPTION, cancel).await)?;
+    let answer = small(tools.fetcher.get(&url, DESCRIPTION, patience).await)?;
     let Some(described) = answer.as_deref().and_then(parse::<Described>) else {
         return Ok(None);
     };
@@ -148,7 +147,7 @@ pub(super) async fn read(
             true => {
                 let share = &mut listed.share;
                 let before = share.held();
-                let records = pages(tools, did, collection, pds, share, cancel).await;
+                let records = pages(tools, did, collection, pds, share, patience).await;
                 if !matches!(records, Ok(Some(_))) {
                     share.give_back(share.held() - before);
                 }
@@ -178,7 +177,7 @@ async fn pages(
     collection: &str,
     pds: &str,
     share: &mut Share,
-    cancel: &CancellationToken,
+    patience: &Patience,
 ) -> Result<Option<Vec<Checked>>, FetchError> {
     let base = format!(
         "{pds}/xrpc/com.atproto.repo.listRecords?repo={}&collection={collection}&limit={PAGE}",
@@ -192,7 +191,7 @@ async fn pages(
             Some(cursor) => format!("{base}&cursor={}", escaped(cursor)),
             None => base.clone(),
         };
-        let answer = small(answer(tools, &url, share, cancel).await)?.flatten();
+        let answer = small(answer(tools, &url, share, patience).await)?.flatten();
         let Some(page) = answer.as_deref().and_then(parse::<Records<'_>>) else {
             return Ok(None);
         };
@@ -219,9 +218,9 @@ async fn answer(
     tools: &Tools,
     url: &str,
     share: &mut Share,
-    cancel: &CancellationToken,
+    patience: &Patience,
 ) -> Result<Option<Vec<u8>>, FetchError> {
-    let mut body = tools.fetcher.stream(url, PAGE_LIMITS, cancel).await?;
+    let mut body = tools.fetcher.stream(url, PAGE_LIMITS, patience).await?;
     let mut answer = Vec::new();
     while let Some(piece) = body.next().await? {
         if !take(share, piece.len()) {

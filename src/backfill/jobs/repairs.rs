@@ -395,14 +395,14 @@ async fn repair(hosts: &Hosts, found: &Found, attempts: u32) -> Result<Ended, St
 struct NoPlace(Option<Arc<str>>);
 
 async fn attempt(hosts: &Hosts, found: &Found) -> Result<Result<Outcome, NoPlace>, StoreError> {
-    let (tools, cancel) = (&*hosts.tools, &hosts.shutdown);
+    let (tools, patience) = (&*hosts.tools, &hosts.shutdown.clone().into());
     let target = {
         let asked = tools.identities.has_to_ask(&found.did);
         let turn = asked.map(|host| hosts.turn(&host, RESOLVING_PER_HOST));
         if matches!(turn, Some(Turn::Later)) {
             return Ok(Err(NoPlace(None)));
         }
-        match unit::resolve(tools, &PLAN, found, cancel).await {
+        match unit::resolve(tools, &PLAN, found, patience).await {
             Ok(target) => target,
             // Another one was asking whether it is back.
             Err(Outcome::Failed(failure))
@@ -422,7 +422,7 @@ async fn attempt(hosts: &Hosts, found: &Found) -> Result<Result<Outcome, NoPlace
     drop(pause);
     let fetched = match &turn {
         Turn::GiveUp => Err(Failure::left_alone(&target.host)),
-        _ => unit::fetch(tools, &PLAN, found, &target, cancel).await,
+        _ => unit::fetch(tools, &PLAN, found, &target, patience).await,
     };
     let fetched = match fetched {
         // Another one was asking whether it is back.
@@ -451,7 +451,7 @@ async fn copy(
     target: &Target,
     mut failure: Failure,
 ) -> Result<Result<Fetched, Failure>, NoPlace> {
-    let mut later = None;
+    let (mut later, patience) = (None, hosts.shutdown.clone().into());
     for relay in &hosts.tools.options.relays {
         let copy = target.at_relay(relay);
         let turn = hosts.turn(&copy.host, RESOLVING_PER_HOST);
@@ -461,7 +461,7 @@ async fn copy(
             }
             continue;
         };
-        match unit::fetch(&hosts.tools, &PLAN, found, &copy, &hosts.shutdown).await {
+        match unit::fetch(&hosts.tools, &PLAN, found, &copy, &patience).await {
             Err(other) => failure = failure.and_at_relay(&other),
             fetched => return Ok(fetched),
         }

@@ -23,8 +23,8 @@ use crate::backfill::snapshot::{
 };
 use crate::config::CollectionFilter;
 use crate::decode::{self, Cid, Tid};
-use crate::fetch::{FetchError, FetchLimits};
-use crate::identity::SigningKey;
+use crate::fetch::{FetchError, FetchLimits, Patience};
+use crate::identity::{IdentityError, SigningKey};
 use crate::store::{
     Complete, RecordBody, RecordWrite, Repair, RepairKind, RevWrite, Scope, StoreError, WriteBatch,
     snapshot_version,
@@ -109,17 +109,17 @@ pub(super) async fn read(
     found: &Found,
     target: &Target,
     asked: u64,
-    cancel: &CancellationToken,
+    patience: &Patience,
 ) -> Result<Option<Written>, ReadError> {
     let repairs = tools.store.repairs_of(&found.did).await?;
     // As it was before the repository was read: what a worker dropped until it took a collection in may be missed here.
     let followed = tools.followed.now(tools).await?;
     wanted_by_all(&tools.indexed.now(), followed.as_deref())?;
     let start = plan.from.filter(|_| plan.windowed);
-    let mut obtained = obtain(tools, found, target, start, start.is_some(), cancel).await?;
+    let mut obtained = obtain(tools, found, target, start, start.is_some(), patience).await?;
     if obtained.as_ref().is_some_and(Obtained::lacks_too_much) {
         drop(obtained);
-        obtained = obtain(tools, found, target, start, false, cancel).await?;
+        obtained = obtain(tools, found, target, start, false, patience).await?;
     }
     let Some(Obtained {
         snapshot, window, ..
@@ -127,7 +127,7 @@ pub(super) async fn read(
     else {
         return Ok(None);
     };
-    let rev = told_rev(tools, found, target, &snapshot, cancel).await?;
+    let rev = told_rev(tools, found, target, &snapshot, patience).await?;
     let guard = tools.locks.lock(&found.did).await;
     let filter = tools.indexed.now();
     let held = locked::held(tools, &found.did, target, rev).await?;
@@ -150,7 +150,16 @@ pub(super) async fn read(
     let (mut written, alone) = write(tools, found, snapshot, window, &complete, &filter).await?;
     let singles = async {
         for leaf in alone {
-            single::read(tools, found, target, &leaf, &complete, &mut written, cancel).await?;
+            single::read(
+                tools,
+                found,
+                target,
+                &leaf,
+                &complete,
+                &mut written,
+                patience,
+            )
+            .await?;
         }
         Ok::<(), ReadError>(())
     };
@@ -211,19 +220,21 @@ async fn obtain(
     target: &Target,
     start: Option<u64>,
     newer: bool,
-    cancel: &CancellationToken,
+    patience: &Patience,
 ) -> Result<Option<Obtained>, ReadError> {
     let since = start.filter(|_| newer);
-    let Some(snapshot) = download(tools, found, target, since, cancel).await? else {
+    let Some(snapshot) = download(tools, found, target, since, patience).await? else {
         return Ok(None);
     };
-    check_signature(tools, found, target, &snapshot, cancel).await?;
+    check_signature(tools, found, target, &snapshot, patience).await?;
     let mode = match newer {
         true => Mode::Windowed,
         false => Mode::Full,
     };
     let filter = tools.indexed.now();
-    Ok(Some(verify(snapshot, mode, start, filter, cancel).await?))
+    Ok(Some(
+        verify(snapshot, mode, start, filter, patience.cancel()).await?,
+    ))
 }
 
 /// Fetches the CAR and keeps its blocks; `None`: it holds nothing newer than the window's start.
@@ -232,7 +243,7 @@ async fn download(
     found: &Found,
     target: &Target,
     since: Option<u64>,
-    cancel: &CancellationToken,
+    patience: &Patience,
 ) -> Result<Option<Snapshot>, ReadError> {
     let mut url = xrpc(target.origin(), "getRepo", &found.did);
     if let Some(since) = since {
@@ -246,7 +257,7 @@ async fn download(
     };
     let mut body = tools
         .fetcher
-        .stream(&url, limits, cancel)
+        .stream(&url, limits, patience)
         .await
         .map_err(ReadError::Fetch)?;
     let car = CarLimits {
@@ -282,7 +293,7 @@ async fn check_signature(
     found: &Found,
     target: &Target,
     snapshot: &Snapshot,
-    cancel: &CancellationToken,
+    patience: &Patience,
 ) -> Result<(), ReadError> {
     if !tools.options.signatures {
         return Ok(());
@@ -293,18 +304,18 @@ async fn check_signature(
     };
     let now = tools
         .identities
-        .refresh(&found.did, cancel)
+        .refresh(&found.did, patience)
         .await
         .map_err(Failure::from)?;
     keys = now.key.into_iter().collect();
     if snapshot.verify_signature(&keys).is_ok() {
         return Ok(());
     }
-    let earlier = tools
-        .identities
-        .earlier_keys(&found.did, cancel)
-        .await
-        .unwrap_or_default();
+    let earlier = tools.identities.earlier_keys(&found.did, patience).await;
+    if let Err(error @ IdentityError::Fetch(_, FetchError::Paused(..))) = earlier {
+        return Err(Failure::from(error).into());
+    }
+    let earlier = earlier.unwrap_or_default();
     match snapshot.verify_signature(&earlier) {
         Ok(_) => Ok(()),
         Err(_) => Err(error.into()),
@@ -364,7 +375,7 @@ async fn told_rev(
     found: &Found,
     target: &Target,
     snapshot: &Snapshot,
-    cancel: &CancellationToken,
+    patience: &Patience,
 ) -> Result<Tid, ReadError> {
     let own = snapshot.rev();
     let announced = target
@@ -394,7 +405,7 @@ async fn told_rev(
     if target.relay.is_some() {
         return Err(older(own).into());
     }
-    let latest = account::latest(tools, &found.did, &target.pds, cancel).await;
+    let latest = account::latest(tools, &found.did, &target.pds, patience).await;
     let latest = latest.map_err(ReadError::Fetch)?;
     let same = latest.cid == Some(snapshot.commit());
     let believable = latest.rev.micros() <= tools.clock.now_micros() + decode::REV_AHEAD_MICROS;

@@ -472,4 +472,4 @@ fn outcome(body: &JobBody) -> &'static str {
 mod asked;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

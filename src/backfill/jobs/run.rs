@@ -3,12 +3,13 @@
 //! Everything happens in one loop over steps that end; the state between two steps is plain. At most [`MAX_UNITS`] repositories are
 //! on their way: while they are, no page is asked for. Each waits in the queue of the host that is to be asked, first for its
 //! identity and then for itself, so that a host that is slow or dead holds no place that another one could use; one that wants no
-//! requests for a while rests.
+//! requests for a while rests, and who finds it so gives its place back: that is no attempt.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -82,8 +83,8 @@ enum Step {
     /// Its place at the host is free again.
     Fetched(Unit, unit::Target, Result<Fetched, Failure>),
     Finished(Unit, Result<Outcome, StoreError>),
-    /// It failed a while ago.
-    Again(Unit),
+    /// It failed a while ago, or its host wanted no requests; where to go on, if that is known.
+    Again(Unit, Option<unit::Target>),
     /// A host may be asked again.
     Rested(Asking, Arc<str>),
     Settled(Unit, Result<Counts, StoreError>),
@@ -113,6 +114,8 @@ pub(super) struct Run {
     identities: Turns<Unit>,
     repositories: Turns<(Unit, unit::Target)>,
     left_alone: LeftAlone,
+    /// Places of those that wait for a host that gave them a part.
+    patient: Arc<Semaphore>,
     units: usize,
     /// Where the next page is; `None` once all are listed.
     next: Option<Checkpoint>,
@@ -159,6 +162,7 @@ impl Run {
             identities: Turns::new(asking::RESOLVING_PER_HOST, asking::MAX_RESOLVING),
             repositories: Turns::new(keys.per_host, asking::MAX_FETCHING),
             left_alone: LeftAlone::new(keys.retry_wait),
+            patient: Arc::new(Semaphore::new(asking::MAX_PATIENT)),
             tools,
             plan,
             live,
@@ -294,7 +298,8 @@ impl Run {
                 }
                 outcome => self.settle(unit, outcome),
             },
-            Step::Again(unit) => self.find_host(unit),
+            Step::Again(unit, None) => self.find_host(unit),
+            Step::Again(unit, Some(target)) => self.wait_for_host(unit, target),
             Step::Rested(Asking::Identity, host) => self.identities.wake(&host),
             Step::Rested(Asking::Repository, host) => self.repositories.wake(&host),
             Step::Filled(filled) => self.filled(filled),
@@ -328,6 +333,10 @@ impl Run {
 
     /// Tries a repository again later, then at the relays, then notes that it failed.
     fn failed(&mut self, mut unit: Unit, target: Option<unit::Target>, failure: Failure) {
+        if let Some(until) = failure.paused_until {
+            self.again_at(until, unit, target);
+            return;
+        }
         // What its own host said is what is told.
         let failure = match unit.failure.take() {
             Some(first) => first.and_at_relay(&failure),
@@ -368,11 +377,15 @@ impl Run {
         if unit.attempts >= keys.attempts || unit.refusals >= MAX_REFUSALS {
             return Some(unit);
         }
-        self.steps.spawn(async move {
-            tokio::time::sleep(wait).await;
-            Step::Again(unit)
-        });
+        self.again_at(Instant::now() + wait, unit, None);
         None
+    }
+
+    fn again_at(&mut self, when: Instant, unit: Unit, target: Option<unit::Target>) {
+        self.steps.spawn(async move {
+            tokio::time::sleep_until(when).await;
+            Step::Again(unit, target)
+        });
     }
 
     /// Notes what became of a repository.

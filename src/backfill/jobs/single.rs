@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
 use super::discover::{Found, escaped};
 use super::failure::Failure;
 use super::repository::{Alone, ReadError, Records};
@@ -11,7 +9,7 @@ use super::tools::Tools;
 use super::unit::{Target, xrpc};
 use crate::decode;
 use crate::decode::car::Car;
-use crate::fetch::FetchLimits;
+use crate::fetch::{FetchLimits, Patience};
 use crate::store::{Complete, RecordBody, RecordWrite, WriteBatch};
 
 /// A record and the nodes that prove it.
@@ -29,7 +27,7 @@ pub(super) async fn read(
     leaf: &Alone,
     complete: &Complete,
     written: &mut Records,
-    cancel: &CancellationToken,
+    patience: &Patience,
 ) -> Result<(), ReadError> {
     let (did, collection, rkey) = (&found.did, &leaf.collection, &leaf.rkey);
     let held = tools.store.record(did, collection, rkey).await?;
@@ -40,7 +38,7 @@ pub(super) async fn read(
     url.push_str(&format!("&collection={collection}&rkey={}", escaped(rkey)));
     let answer = tools
         .fetcher
-        .get(&url, LIMITS, cancel)
+        .get(&url, LIMITS, patience)
         .await
         .map_err(ReadError::Fetch)?;
     let missing = || {

@@ -5,8 +5,6 @@
 
 use std::sync::Arc;
 
-use tokio_util::sync::CancellationToken;
-
 use super::account::{self, Answer};
 use super::discover::{Found, escaped};
 use super::failure::{self, Failure, FailureBody};
@@ -19,7 +17,7 @@ use super::repository::{self, Written};
 use super::run::failure_keys;
 use super::scope;
 use super::tools::Tools;
-use crate::fetch::FetchError;
+use crate::fetch::{FetchError, Patience};
 use crate::identity::{IdentityError, SigningKey};
 use crate::store::indexed::choice;
 use crate::store::{
@@ -134,7 +132,7 @@ pub(super) async fn resolve(
     tools: &Tools,
     plan: &Plan,
     found: &Found,
-    cancel: &CancellationToken,
+    patience: &Patience,
 ) -> Result<Target, Outcome> {
     let did = &found.did;
     let failed = |error: StoreError| Outcome::Failed(error.into());
@@ -157,11 +155,11 @@ pub(super) async fn resolve(
     if known && !found.always && !plan.force {
         return Err(Outcome::Skipped);
     }
-    let mut identity = tools.identities.resolve(did, cancel).await;
+    let mut identity = tools.identities.resolve(did, patience).await;
     let asked = tools.clock.now_micros();
     if matches!(identity, Err(IdentityError::Tombstoned(_))) {
         // That may be of long ago, and a DID can be recovered.
-        identity = tools.identities.refresh(did, cancel).await;
+        identity = tools.identities.refresh(did, patience).await;
     }
     let identity = match identity {
         Ok(identity) => identity,
@@ -224,11 +222,11 @@ pub(super) async fn fetch(
     plan: &Plan,
     found: &Found,
     target: &Target,
-    cancel: &CancellationToken,
+    patience: &Patience,
 ) -> Result<Fetched, Failure> {
     let failed = |failure: Failure| failure.at(&target.host);
     if target.relay.is_some() {
-        return copy(tools, plan, found, target, cancel)
+        return copy(tools, plan, found, target, patience)
             .await
             .map_err(failed);
     }
@@ -238,10 +236,10 @@ pub(super) async fn fetch(
     let only_status = !found.repairs.is_empty() && found.repairs.iter().all(of_status);
     let hidden = target.held.as_ref();
     if only_status || hidden.is_some_and(|held| asks_status(plan, found, held)) {
-        let answer = account::ask(tools, &found.did, &target.pds, cancel)
+        let answer = account::ask(tools, &found.did, &target.pds, patience)
             .await
             .map_err(failed)?;
-        return confirmed(tools, found, target, answer, cancel)
+        return confirmed(tools, found, target, answer, patience)
             .await
             .map_err(failed);
     }
@@ -252,14 +250,14 @@ pub(super) async fn fetch(
             .as_ref()
             .is_some_and(|repo| repo.complete.is_some())
     {
-        let latest = account::latest(tools, &found.did, &target.pds, cancel).await;
+        let latest = account::latest(tools, &found.did, &target.pds, patience).await;
         match latest {
             Ok(latest) if known::is_complete(tools, latest.rev, target.held.as_ref()) => {
                 return Ok(Fetched::Unchanged);
             }
             Ok(_) => {}
             Err(error) => {
-                return account_error(tools, found, target, error, asked, cancel)
+                return account_error(tools, found, target, error, asked, patience)
                     .await
                     .map_err(failed);
             }
@@ -270,20 +268,20 @@ pub(super) async fn fetch(
         _ => &found.collections,
     };
     if wanted.is_empty() || plan.windowed {
-        return whole(tools, plan, found, target, asked, cancel)
+        return whole(tools, plan, found, target, asked, patience)
             .await
             .map_err(failed);
     }
-    let listed = match listed::read(tools, &found.did, wanted, target, asked, cancel).await {
+    let listed = match listed::read(tools, &found.did, wanted, target, asked, patience).await {
         Ok(listed) => listed,
         Err(error) => {
-            return account_error(tools, found, target, error, asked, cancel)
+            return account_error(tools, found, target, error, asked, patience)
                 .await
                 .map_err(failed);
         }
     };
     let Some(mut listed) = listed else {
-        return whole(tools, plan, found, target, asked, cancel)
+        return whole(tools, plan, found, target, asked, patience)
             .await
             .map_err(failed);
     };
@@ -291,7 +289,7 @@ pub(super) async fn fetch(
     let lost = match left.is_empty() {
         true => None,
         // The CAR tells more, or the same better.
-        false => match whole(tools, plan, found, target, asked, cancel).await {
+        false => match whole(tools, plan, found, target, asked, patience).await {
             Err(failure) if !listed.is_empty() => Some((left, failed(failure))),
             fetched => return fetched.map_err(failed),
         },
@@ -307,16 +305,16 @@ async fn whole(
     found: &Found,
     target: &Target,
     asked: u64,
-    cancel: &CancellationToken,
+    patience: &Patience,
 ) -> Result<Fetched, Failure> {
-    match repository::read(tools, plan, found, target, asked, cancel).await {
+    match repository::read(tools, plan, found, target, asked, patience).await {
         Ok(Some(written)) => Ok(Fetched::Repository(written)),
         Ok(None) if target.held.as_ref().is_some_and(|repo| !repo.active()) => {
             Ok(Fetched::Account(Answer::active(asked)))
         }
         Ok(None) => Ok(Fetched::Unchanged),
         Err(repository::ReadError::Fetch(error)) => {
-            account_error(tools, found, target, error, asked, cancel).await
+            account_error(tools, found, target, error, asked, patience).await
         }
         Err(repository::ReadError::Failed(failure)) => Err(failure),
     }
@@ -328,10 +326,10 @@ async fn copy(
     plan: &Plan,
     found: &Found,
     target: &Target,
-    cancel: &CancellationToken,
+    patience: &Patience,
 ) -> Result<Fetched, Failure> {
     let asked = tools.clock.now_micros();
-    match repository::read(tools, plan, found, target, asked, cancel).await {
+    match repository::read(tools, plan, found, target, asked, patience).await {
         Ok(Some(written)) => Ok(Fetched::Repository(written)),
         // It names no revision, so that it may be behind what its host has.
         Ok(None) => Err(Failure::new(
@@ -351,10 +349,10 @@ async fn account_error(
     target: &Target,
     error: FetchError,
     asked: u64,
-    cancel: &CancellationToken,
+    patience: &Patience,
 ) -> Result<Fetched, Failure> {
     match Answer::of_error(&error, asked) {
-        Some(answer) => confirmed(tools, found, target, answer, cancel).await,
+        Some(answer) => confirmed(tools, found, target, answer, patience).await,
         None => Err(error.into()),
     }
 }
@@ -365,12 +363,12 @@ async fn confirmed(
     found: &Found,
     target: &Target,
     answer: Answer,
-    cancel: &CancellationToken,
+    patience: &Patience,
 ) -> Result<Fetched, Failure> {
     if answer.status.active {
         return Ok(Fetched::Account(answer));
     }
-    match tools.identities.refresh(&found.did, cancel).await {
+    match tools.identities.refresh(&found.did, patience).await {
         Ok(now) if now.pds.as_ref() != Some(&target.pds) => {
             let to = now.pds.as_deref().unwrap_or("nowhere").to_owned();
             let message = format!("the account moved from {} to {to}", target.pds);

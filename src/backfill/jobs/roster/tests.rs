@@ -17,9 +17,13 @@ use crate::store::{Fact, FactKind, Store};
 
 const NOW: u64 = 1_800_000_000_000_000;
 
-fn tools(store: &Arc<dyn Store>, collections: &str) -> Arc<Tools> {
+pub(in crate::backfill::jobs) fn tools(store: &Arc<dyn Store>, collections: &str) -> Arc<Tools> {
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOW));
-    let fetcher = Fetcher::new(&FetchOptions::default()).unwrap();
+    let fetcher = Fetcher::new(&FetchOptions {
+        allow_private: true,
+        ..FetchOptions::default()
+    })
+    .unwrap();
     Arc::new(Tools {
         identities: Identities::new(fetcher.clone(), &IdentityOptions::default(), clock.clone()),
         fetcher,

@@ -1,6 +1,8 @@
 //! Who is asked next: for the identity of a repository, and then for itself.
 //!
-//! A host that wants no requests for a while rests. One that does nothing but fail is left alone too; what may be wrong is only the
+//! A host that wants no requests for a while rests. Who was sent to it before that was known comes back, and waits for it again when
+//! its pause is over; who would lose an answer may wait where it is, but only so many, so that the other places are for the other
+//! hosts. One that does nothing but fail is left alone too; what may be wrong is only the
 //! accounts that were asked for, so it is asked how it is before another account is.
 
 use std::sync::Arc;
@@ -11,7 +13,7 @@ use tokio::time::Instant;
 use super::super::failure::Failure;
 use super::super::unit::{self, Target};
 use super::{Run, Step, Unit};
-use crate::fetch::{Condition, FetchError, FetchLimits};
+use crate::fetch::{Condition, FetchError, FetchLimits, Patience};
 
 /// Identities that are resolved at once,
 pub(super) const MAX_RESOLVING: usize = 96;
@@ -23,6 +25,8 @@ const FILL_PATIENCE: Duration = Duration::from_secs(600);
 const RESOLVING_BESIDE: usize = 4;
 /// Repositories that are fetched at once. The connection of each may hold 400 KiB that came and were not taken in yet.
 pub(super) const MAX_FETCHING: usize = 512;
+/// Of them, those that wait for a host that wants no requests, for it gave them a part already.
+pub(super) const MAX_PATIENT: usize = MAX_FETCHING / 2;
 /// When to look again while a host is asked how it is.
 const PROBE: Duration = Duration::from_millis(200);
 /// Bounds of what a host says of itself.
@@ -60,10 +64,10 @@ impl Run {
                 }
                 // Of some nothing has to be known but what is held.
                 Turn::Ask | Turn::Probe | Turn::GiveUp(_) => {
-                    let (tools, plan, cancel) =
-                        (self.tools.clone(), self.plan.clone(), self.cancel.clone());
+                    let (tools, plan, hurry) =
+                        (self.tools.clone(), self.plan.clone(), self.hurry());
                     self.steps.spawn(async move {
-                        let target = unit::resolve(&tools, &plan, &unit.found, &cancel).await;
+                        let target = unit::resolve(&tools, &plan, &unit.found, &hurry).await;
                         Step::Resolved(unit, host, target)
                     });
                 }
@@ -88,16 +92,21 @@ impl Run {
                     self.failed(unit, Some(target), failure);
                 }
                 Turn::Ask => {
-                    let (tools, plan, cancel) =
-                        (self.tools.clone(), self.plan.clone(), self.cancel.clone());
+                    let (tools, plan, hurry) =
+                        (self.tools.clone(), self.plan.clone(), self.hurry());
                     self.steps.spawn(async move {
                         let fetched =
-                            unit::fetch(&tools, &plan, &unit.found, &target, &cancel).await;
+                            unit::fetch(&tools, &plan, &unit.found, &target, &hurry).await;
                         Step::Fetched(unit, target, fetched)
                     });
                 }
             }
         }
+    }
+
+    /// Of one unit: there are others.
+    fn hurry(&self) -> Patience {
+        Patience::in_a_hurry(self.cancel.clone(), self.patient.clone())
     }
 
     /// What is to be done about a host whose turn it is.
@@ -157,5 +166,93 @@ impl Run {
             Some(since) if since.elapsed() < FILL_PATIENCE => 0,
             Some(_) => RESOLVING_BESIDE,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::backfill::jobs::discover::Found;
+    use crate::backfill::jobs::live::Live;
+    use crate::backfill::jobs::model::{JobRequest, JobType};
+    use crate::backfill::jobs::record::{Job, JobBody};
+    use crate::backfill::jobs::roster::tests::tools;
+    use crate::store::Store;
+    use crate::store::memory::MemoryStore;
+
+    fn run() -> Run {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let request = JobRequest::default();
+        let job = Job {
+            id: 1,
+            epoch: 0,
+            body: JobBody::new(request, JobType::FullSync, String::new(), 0),
+        };
+        let live = Arc::new(Live::new(job.clone()));
+        Run::new(
+            tools(&store, ""),
+            live,
+            job,
+            false,
+            CancellationToken::new(),
+        )
+    }
+
+    /// Its name; it answers one request.
+    async fn a_host_that_wants_none_for_an_hour() -> Arc<str> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let name = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // The client would not know an answer to what it has not sent.
+            assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
+            let answer =
+                "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 3600\r\nContent-Length: 0\r\n\r\n";
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            // Until the client is gone.
+            let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+        });
+        name.into()
+    }
+
+    fn unit(did: &str) -> Unit {
+        let found = Found {
+            did: did.to_owned(),
+            ..Found::default()
+        };
+        Unit::new(found, 0)
+    }
+
+    #[tokio::test]
+    async fn nobody_is_sent_to_a_host_that_wants_no_requests() {
+        let (mut run, host) = (run(), a_host_that_wants_none_for_an_hour().await);
+        let url = format!("http://{host}");
+        let asked = run.tools.fetcher.get(&url, DESCRIPTION, &run.hurry()).await;
+        assert!(
+            matches!(&asked, Err(FetchError::Paused(name, _)) if **name == *host),
+            "{asked:?}"
+        );
+        let did = format!("did:web:{}", host.replace(':', "%3A"));
+        let target = Target {
+            pds: url.into(),
+            relay: None,
+            host,
+            key: None,
+            held: None,
+        };
+        for _ in 0..3 {
+            run.wait_for_host(unit(&did), target.clone());
+            run.find_host(unit(&did));
+        }
+        run.ask_for_repositories();
+        assert_eq!(run.steps.len(), 1, "it is looked at once more in an hour");
+        run.ask_for_identities();
+        assert_eq!(run.steps.len(), 2, "the same for identities");
+        assert!(run.repositories.next(MAX_FETCHING).is_none());
+        assert!(run.identities.next(MAX_RESOLVING).is_none());
     }
 }
