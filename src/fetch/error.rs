@@ -25,8 +25,8 @@ pub enum FetchError {
     /// The host failed so often in a row that it is left alone for a while.
     #[error("{0} is left alone for a while, for it failed again and again")]
     BackedOff(String),
-    /// The host wants no requests before this time, and who asked did not want to wait: nothing is wrong.
-    #[error("{0} wants no requests for a while")]
+    /// The host is not asked before this time, for it wants no requests or has just failed, and who asked did not want to wait.
+    #[error("{0} is not asked for a while: it wants no requests, or has just failed")]
     Paused(String, Instant),
     /// The host did nothing but refuse for its rate limits, for too long.
     #[error("{0} answered nothing but 429 for too long")]

@@ -25,7 +25,7 @@ use reqwest::redirect::Policy;
 
 pub use body::Body;
 pub use error::{FetchError, SetupError};
-pub use patience::Patience;
+pub use patience::{Patience, WaitingPlaces};
 pub use resolve::{Resolver, SystemResolver};
 pub use trouble::Condition;
 

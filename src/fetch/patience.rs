@@ -8,37 +8,57 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Everybody waits so long.
-pub(super) const MOMENT: Duration = Duration::from_secs(1);
+/// Everybody waits so long: less than any pause that a host asks for.
+pub(super) const MOMENT: Duration = Duration::from_millis(500);
+/// A wait for longer than this is a long one.
+const LONG: Duration = Duration::from_secs(60);
 
 /// How long requests wait for a host that wants none just now: until they are cancelled; those in a hurry wait a moment at most, and
 /// come back with [`FetchError::Paused`](super::FetchError::Paused).
 ///
 /// Who needs several answers and is sent back at each time would begin again for ever. So from its first answer on even who is in a
-/// hurry waits for the others, if there is still a place among those who do. It keeps that place for all its requests: whoever has
-/// one comes to an end, and then another one does.
+/// hurry waits for the others, if there is still a [place](WaitingPlaces) among those who do. It keeps that place for all its requests:
+/// whoever has one comes to an end, and then another one does.
 #[derive(Debug, Clone)]
 pub struct Patience {
     cancel: CancellationToken,
     hurry: Option<Arc<Hurry>>,
 }
 
+/// The places of all who wait although they are in a hurry. Those whose waits are short need none of those who wait for hours.
+#[derive(Debug, Clone)]
+pub struct WaitingPlaces {
+    short: Arc<Semaphore>,
+    long: Arc<Semaphore>,
+}
+
+impl WaitingPlaces {
+    /// So many, half of them for long waits.
+    pub fn new(number: usize) -> Self {
+        Self {
+            short: Arc::new(Semaphore::new(number - number / 2)),
+            long: Arc::new(Semaphore::new(number / 2)),
+        }
+    }
+}
+
 /// What the requests of one who is in a hurry share.
 #[derive(Debug)]
 struct Hurry {
     answered: AtomicBool,
-    /// Of all who wait although they are in a hurry.
-    places: Arc<Semaphore>,
-    place: OnceLock<OwnedSemaphorePermit>,
+    places: WaitingPlaces,
+    short: OnceLock<OwnedSemaphorePermit>,
+    long: OnceLock<OwnedSemaphorePermit>,
 }
 
 impl Patience {
     /// Of one who has other things to do, until its first answer; from then on it may wait in one of these places.
-    pub fn in_a_hurry(cancel: CancellationToken, places: Arc<Semaphore>) -> Self {
+    pub fn in_a_hurry(cancel: CancellationToken, places: WaitingPlaces) -> Self {
         let hurry = Hurry {
             answered: AtomicBool::new(false),
             places,
-            place: OnceLock::new(),
+            short: OnceLock::new(),
+            long: OnceLock::new(),
         };
         Self {
             cancel,
@@ -56,8 +76,8 @@ impl Patience {
         let Some(hurry) = &self.hurry else {
             return true;
         };
-        until <= Instant::now() + MOMENT
-            || hurry.answered.load(Ordering::Relaxed) && hurry.has_place()
+        let wait = until.saturating_duration_since(Instant::now());
+        wait <= MOMENT || hurry.answered.load(Ordering::Relaxed) && hurry.has_place(wait)
     }
 
     /// A host gave an answer, which would be lost.
@@ -69,14 +89,18 @@ impl Patience {
 }
 
 impl Hurry {
-    fn has_place(&self) -> bool {
-        if self.place.get().is_none()
-            && let Ok(place) = self.places.clone().try_acquire_owned()
+    fn has_place(&self, wait: Duration) -> bool {
+        let (place, places) = match wait > LONG {
+            true => (&self.long, &self.places.long),
+            false => (&self.short, &self.places.short),
+        };
+        if place.get().is_none()
+            && let Ok(permit) = places.clone().try_acquire_owned()
         {
             // One that another request of the same took meanwhile is as good.
-            let _ = self.place.set(place);
+            let _ = place.set(permit);
         }
-        self.place.get().is_some()
+        place.get().is_some()
     }
 }
 
@@ -107,17 +131,19 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_in_a_hurry_waits_once_it_has_something_to_lose_and_there_is_a_place() {
-        let (now, places) = (Instant::now(), Arc::new(Semaphore::new(1)));
-        let [soon, late] = [now + MOMENT / 2, now + 100 * MOMENT];
+        let (now, places) = (Instant::now(), WaitingPlaces::new(2));
+        let [soon, late, never] = [MOMENT / 2, LONG / 2, 2 * LONG].map(|wait| now + wait);
         let hurried = || Patience::in_a_hurry(CancellationToken::new(), places.clone());
         let (first, second) = (hurried(), hurried());
         assert!(first.lasts_until(soon) && !first.lasts_until(late));
         first.answered();
         second.answered();
-        assert!(first.lasts_until(late) && first.clone().lasts_until(late));
-        assert!(second.lasts_until(soon) && !second.lasts_until(late));
+        assert!(first.lasts_until(never) && first.clone().lasts_until(never));
+        assert!(second.lasts_until(soon) && !second.lasts_until(never));
+        // Who waits for long takes nothing from who waits for a while.
+        assert!(second.lasts_until(late) && !first.lasts_until(late));
         drop(first);
-        assert!(second.lasts_until(late));
-        assert!(Patience::from(CancellationToken::new()).lasts_until(late));
+        assert!(second.lasts_until(never));
+        assert!(Patience::from(CancellationToken::new()).lasts_until(never));
     }
 }

@@ -85,6 +85,7 @@ impl Fetcher {
                 continue;
             }
             here.answered();
+            patience.answered();
             if is_failure(status) {
                 here.failed();
             }
@@ -100,7 +101,6 @@ impl Fetcher {
                     idle: limits.idle,
                 },
             };
-            patience.answered();
             let body = Body::new(response, limits, sent, patience.cancel(), (here, there));
             return Ok(Reply::Answer(Box::new(body), status));
         }

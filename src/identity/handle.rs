@@ -123,7 +123,9 @@ impl Identities {
 
     /// Believes a handle that the DID's document names as well.
     async fn confirm(&self, handle: &str, did: String) -> Result<String, HandleError> {
-        let fetched = self.0.document(&did).await?;
+        // Who waits no longer drops this future.
+        let never = CancellationToken::new();
+        let fetched = self.0.document(&did, never.into()).await?;
         let named = document::handle(&did, &fetched)
             .map_err(|why| IdentityError::Malformed(cut(&did), why))?;
         match named {

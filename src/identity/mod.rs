@@ -19,7 +19,7 @@ use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::fetch::{FetchError, FetchLimits, Fetcher, Patience};
+use crate::fetch::{FetchError, FetchLimits, Fetcher, Patience, WaitingPlaces};
 use crate::telemetry::metrics::{IDENTITY_CACHE_HITS, IDENTITY_FETCHES};
 use cache::{Answer, Cache, Entry, Key};
 use flights::{Flights, Number};
@@ -224,7 +224,7 @@ impl Identities {
         let (inner, owned) = (Arc::clone(&self.0), did.to_owned());
         let shared = self.0.flights.join(&key, |number| async move {
             match inner.fetch(&owned).await {
-                // Nothing was asked.
+                // Nothing was answered.
                 Err(paused @ IdentityError::Fetch(_, FetchError::Paused(..))) => Err(paused),
                 answer => inner.keep(&owned, number, answer),
             }
@@ -278,17 +278,17 @@ impl Inner {
 
     /// Asks the directory, or the DID's own host.
     async fn fetch(&self, did: &str) -> Result<document::Said, IdentityError> {
-        let bytes = self.document(did).await?;
+        // Those who wait are cancelled, and have patience, each for itself; without any of them this future is dropped.
+        let (never, nowhere) = (CancellationToken::new(), WaitingPlaces::new(0));
+        let hurry = Patience::in_a_hurry(never, nowhere);
+        let bytes = self.document(did, hurry).await?;
         document::parse(did, &bytes).map_err(|why| IdentityError::Malformed(did.to_owned(), why))
     }
 
     /// The document as it is sent.
-    async fn document(&self, did: &str) -> Result<bytes::Bytes, IdentityError> {
+    async fn document(&self, did: &str, patience: Patience) -> Result<bytes::Bytes, IdentityError> {
         let url = self.url(did)?;
-        // Those who wait are cancelled, and have patience, each for itself; without any of them this future is dropped.
-        let (never, nowhere) = (CancellationToken::new(), Arc::new(Semaphore::new(0)));
-        let hurry = Patience::in_a_hurry(never, nowhere);
-        let fetched = self.fetcher.get(&url, LIMITS, hurry).await;
+        let fetched = self.fetcher.get(&url, LIMITS, patience).await;
         fetched.map_err(|error| match error {
             FetchError::Status { status: 404, .. } => {
                 IdentityError::NotFound(did.to_owned(), "there is no document".to_owned())

@@ -104,12 +104,14 @@ impl Workers {
         let gaps = "cd /; runuser --user penstock -- penstock gaps || echo status $?";
         let behind = |said: &str| {
             self.relay.publish(10);
-            said.contains("slots 1-255/2") && said.contains("behind: ")
+            let is_behind =
+                |line: &str| line.contains("slots 1-255/2") && line.contains("behind: ");
+            said.lines().any(is_behind) && said.ends_with("status 1")
         };
         self.machine.until(gaps, behind).await;
         self.machine.prints("systemctl start penstock@1");
         self.go_on(&[0, 1]).await;
-        let none = |said: &str| !said.contains("status 1");
+        let none = |said: &str| !said.contains("status ");
         self.machine.until(gaps, none).await;
     }
 

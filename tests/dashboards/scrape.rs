@@ -256,6 +256,13 @@ async fn every_query_of_every_panel_and_rule_is_answered() {
     let counts = COUNTS
         .iter()
         .fold((0, 0), |sum, (_, panels, of)| (sum.0 + panels, sum.1 + of));
+    let documented = format!("{} panels with {} queries", counts.0, counts.1);
+    let metrics = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
+    assert!(
+        std::fs::read_to_string(metrics)
+            .unwrap()
+            .contains(&documented)
+    );
     println!(
         "{} panels with {} queries and {} rules: {queries} queries with their parts, all answered",
         counts.0,

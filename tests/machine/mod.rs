@@ -1,10 +1,11 @@
-//! A machine that a real systemd boots: a container of systemd-nspawn over the files of this machine, which sees all of them, writes to
-//! none, and is gone in the end with all that was installed on it. Its network is this machine's.
+//! A machine that a real systemd boots: a container of systemd-nspawn over the file system of this machine, which it does not write to. It
+//! is gone in the end with all that was installed on it. Its network is this machine's.
 #![allow(dead_code)]
 
 pub mod listener;
 pub mod package;
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -15,6 +16,8 @@ use tokio::time::{Instant, sleep};
 use crate::installed::PATIENCE;
 use listener::Listener;
 
+/// How long that takes at most.
+const CLEARING_UP: Duration = Duration::from_secs(5);
 /// The files: what is written lies in memory.
 const OVERLAY: &str = r#"
     mount -t tmpfs tmpfs "$1" && cd "$1" && mkdir upper work root
@@ -24,18 +27,41 @@ const OVERLAY: &str = r#"
 
 /// Whether a program is there; if not, the test is skipped.
 pub fn has(program: &str, install: &str) -> bool {
-    let found = Command::new(program).arg("--version").output().is_ok();
-    if !found {
-        let message = format!("skipped: no {program}: {install}");
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "{message}");
-        eprintln!("{message}");
-    }
-    found
+    Command::new(program).arg("--version").output().is_ok()
+        || skips(&format!("no {program}: {install}"))
+}
+
+/// Says that a test is skipped; in CI it fails.
+fn skips(why: &str) -> bool {
+    let message = format!("skipped: {why}");
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "{message}");
+    eprintln!("{message}");
+    false
 }
 
 /// Whether the package can be made and such a machine booted; if not, the test is skipped.
 pub fn can_be_had() -> bool {
-    has("systemd-nspawn", "apt-get install systemd-container") && package::can_be_made()
+    has("systemd-nspawn", "apt-get install systemd-container")
+        && package::can_be_made()
+        && obstacle().is_none_or(|why| skips(&why))
+}
+
+/// Why no machine boots here.
+fn obstacle() -> Option<String> {
+    let device = |path: &str| std::fs::metadata(path).map(|of| of.dev()).ok();
+    let mut needed = ["/etc", "/usr", "/var/lib/dpkg"].into_iter();
+    if let Some(apart) = needed.find(|path| device(path) != device("/")) {
+        return Some(format!("{apart} is not in the file system of /"));
+    }
+    let mut mount = as_root("unshare");
+    mount.args(["--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]);
+    let tried = mount.output().map_err(|error| error.to_string());
+    let why = match tried {
+        Ok(tried) if tried.status.success() => return None,
+        Ok(tried) => String::from_utf8_lossy(&tried.stderr).trim().to_owned(),
+        Err(error) => error,
+    };
+    Some(format!("root's rights are needed, to mount: {why}"))
 }
 
 /// As root, whoever runs the tests.
@@ -52,7 +78,7 @@ fn as_root(program: &str) -> Command {
 pub struct Machine {
     /// What its first process is outside of it.
     leader: String,
-    _nspawn: Child,
+    nspawn: Child,
     _folder: tempfile::TempDir,
 }
 
@@ -60,9 +86,11 @@ impl Machine {
     /// Boots it, with nothing enabled that this machine has enabled. It finds `packages` at `/opt/packages`.
     pub async fn boot(packages: &Path) -> Self {
         let (folder, listener) = (tempfile::tempdir().unwrap(), Listener::new());
-        let mut command = as_root("unshare");
+        // It ends with this process, however that ends.
+        let mut command = as_root("setpriv");
         command
-            .args(["--mount", "bash", "-euc", OVERLAY, "bash"])
+            .args(["--pdeathsig", "KILL", "unshare", "--mount"])
+            .args(["bash", "-euc", OVERLAY, "bash"])
             .arg(folder.path())
             .args([
                 "--boot",
@@ -72,7 +100,11 @@ impl Machine {
             ])
             .arg(format!("--machine=penstock-{}", std::process::id()))
             .arg(format!("--bind-ro={}:/opt/packages", packages.display()))
-            .arg("--tmpfs=/etc/systemd/system");
+            .arg("--tmpfs=/etc/systemd/system")
+            .args([
+                "--bind-ro=/dev/null:/etc/fstab",
+                "--bind-ro=/dev/null:/etc/crypttab",
+            ]);
         if !Path::new("/run/systemd/system").exists() {
             // There is no systemd outside to tell of it.
             command.args(["--register=no", "--keep-unit"]);
@@ -82,16 +114,18 @@ impl Machine {
             .env("NOTIFY_SOCKET", listener.address())
             .stdin(Stdio::null())
             .stdout(Stdio::null());
-        let nspawn = tokio::process::Command::from(command)
-            .kill_on_drop(true)
-            .spawn();
-        let heard = listener.hears_until("READY=1").await;
+        let mut command = tokio::process::Command::from(command);
+        let mut nspawn = command.kill_on_drop(true).spawn().unwrap();
+        let heard = tokio::select! {
+            heard = listener.hears_until("READY=1") => heard,
+            ended = nspawn.wait() => panic!("systemd-nspawn ended: {ended:?}"),
+        };
         let leader = heard
             .iter()
             .find_map(|said| said.strip_prefix("X_NSPAWN_LEADER_PID="));
         Self {
             leader: leader.expect("its first process").to_owned(),
-            _nspawn: nspawn.unwrap(),
+            nspawn,
             _folder: folder,
         }
     }
@@ -195,7 +229,11 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // All others of it end with its first process.
+        // All others of it end with its first process, and then systemd-nspawn, which clears up.
         let _ = as_root("kill").args(["-9", &self.leader]).status();
+        let deadline = Instant::now() + CLEARING_UP;
+        while matches!(self.nspawn.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
     }
 }

@@ -23,7 +23,7 @@ const SOON: Duration = Duration::from_secs(60);
 /// None, until that is changed: a pause is over soon, and then there is another one.
 const NONE_YET: Limit = Limit {
     requests: 0,
-    window: Duration::from_secs(2),
+    window: Duration::from_secs(1),
     announce: Announce::RetryAfter,
 };
 /// Four of five of them, and so of their accounts, are more than the places of a job.
@@ -150,16 +150,16 @@ async fn what_waits_for_the_rest_leaves_places_to_others() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_takes_several_requests_comes_to_its_end_with_one_at_a_time() {
-    let one_a_second = Limit {
+async fn what_takes_several_requests_comes_to_its_end_with_one_every_other_second() {
+    let one = Limit {
         requests: 1,
-        window: Duration::from_secs(1),
+        window: Duration::from_secs(2),
         announce: Announce::RetryAfter,
     };
     let network = Network::start(Options {
         hosts: 10,
-        repos: 20,
-        limits: vec![(one_a_second, 1.0)],
+        repos: 10,
+        limits: vec![(one, 1.0)],
         did_web: 0.0,
         ..Options::default()
     })
@@ -170,7 +170,7 @@ async fn what_takes_several_requests_comes_to_its_end_with_one_at_a_time() {
     let worker = Worker::start(&network, &store, &How::default()).await;
     let view = worker.run(one_collection(&network)).await;
     let counts = (view.processed_repos, view.failed_repos);
-    assert_eq!(counts, (20, 0), "{view:?}");
+    assert_eq!(counts, (10, 0), "{view:?}");
     worker.stop().await;
 }
 

@@ -29,6 +29,10 @@ const FILES: &[&str] = &[
     "usr/share/doc/penstock/README.md",
     "usr/share/doc/penstock/docs/systemd.md",
     "usr/share/doc/penstock/config/penstock.toml",
+    "usr/share/doc/penstock/compose.yaml",
+    "usr/share/doc/penstock/dashboards/overview.json",
+    "usr/share/doc/penstock/dashboards/provisioning/dashboards/penstock.yml",
+    "usr/share/doc/penstock/dashboards/provisioning/datasources/prometheus.yml",
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -344,12 +344,13 @@ impl Intervals {
     }
 }
 
-/// The slots of `0-2,7`.
+/// The slots of `0-2,7,10-20/2`.
 fn parse_slots(text: &str) -> BTreeSet<u8> {
-    let ranges = text
-        .split(',')
-        .map(|range| range.split_once('-').unwrap_or((range, range)));
-    let slots =
-        ranges.flat_map(|(first, last)| first.parse::<u8>().unwrap()..=last.parse().unwrap());
-    slots.collect()
+    let ranges = text.split(',').flat_map(|range| {
+        let (range, step) = range.split_once('/').unwrap_or((range, "1"));
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let slots = first.parse::<u8>().unwrap()..=last.parse().unwrap();
+        slots.step_by(step.parse().unwrap())
+    });
+    ranges.collect()
 }

@@ -82,7 +82,7 @@ struct Mistake(String);
 
 /// Runs a scenario, prints its report, and gives the exit code: 0 nothing is lost; 1 something is lost, wrong or there twice, or
 /// the run did not come to its end; 3 nothing is lost, but a limit of the scenario was not kept; 78 a mistake in what was asked for;
-/// 130 or 143 it was stopped by SIGINT or SIGTERM, and there is no report.
+/// 129, 130 or 143 it was stopped by SIGHUP, SIGINT or SIGTERM, and there is no report.
 pub fn command(args: &Args, stop: &Stop) -> u8 {
     match (run(args, stop), stop.check()) {
         (Ok(report), _) => {
@@ -92,7 +92,7 @@ pub fn command(args: &Args, stop: &Stop) -> u8 {
         }
         (Err(_), Err(stopped)) => {
             eprintln!(
-                "penstock-loadtest: {stopped}: no daemon runs any more, what they stored is removed, there is no report"
+                "penstock-loadtest: {stopped}: no daemon runs any more, what they stored in this run's own places is removed, there is no report"
             );
             stopped.exit_code()
         }

@@ -1,7 +1,7 @@
 //! What a run needs on the machine; all of it is looked for before anything starts.
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use super::workers::{LEASH, NODES};
 use super::{Args, Mistake, Scenario};
@@ -42,10 +42,14 @@ pub(super) fn look(scenario: &Scenario, cql: bool) -> Result<(), Mistake> {
         return Ok(());
     }
     let strace = Command::new("strace")
-        .arg("-V")
-        .stdout(Stdio::null())
-        .status();
-    strace.map(drop).map_err(|error| {
-        Mistake(format!("{name} needs strace, which slows the syncs of the store ({error}): apt-get install strace"))
-    })
+        .args(["-qq", "-o", "/dev/null", "true"])
+        .output();
+    let why = match strace {
+        Ok(tried) if tried.status.success() => return Ok(()),
+        Ok(tried) => String::from_utf8_lossy(&tried.stderr).trim().to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Err(Mistake(format!(
+        "{name} needs strace, which slows the syncs of the store ({why}): apt-get install strace"
+    )))
 }

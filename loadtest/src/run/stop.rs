@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+const SIGHUP: u8 = 1;
 const SIGINT: u8 = 2;
 const SIGTERM: u8 = 15;
 /// Signals that are no further apart are one: `timeout` sends each twice, to a process and to its group.
@@ -17,7 +18,7 @@ const ONE: Duration = Duration::from_millis(500);
 pub struct Stop(Arc<AtomicU8>);
 
 impl Stop {
-    /// At SIGINT (Ctrl-C) or SIGTERM. The second of them ends this process at once.
+    /// At SIGHUP (the terminal is gone), SIGINT (Ctrl-C) or SIGTERM. The second of them ends this process at once.
     ///
     /// # Errors
     /// If signals can't be listened to.
@@ -27,27 +28,24 @@ impl Stop {
             .enable_all()
             .build()?;
         let within = runtime.enter();
-        let interrupt = signal(SignalKind::interrupt())?;
-        let terminate = signal(SignalKind::terminate())?;
+        let signals = Signals {
+            hangup: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        };
         drop(within);
         let listener = stop.clone();
         std::thread::Builder::new()
             .name("signals".to_owned())
-            .spawn(move || runtime.block_on(listener.listen(interrupt, terminate)))?;
+            .spawn(move || runtime.block_on(listener.listen(signals)))?;
         Ok(stop)
     }
 
-    async fn listen(self, mut interrupt: Signal, mut terminate: Signal) {
-        let mut next = async || {
-            tokio::select! {
-                _ = interrupt.recv() => SIGINT,
-                _ = terminate.recv() => SIGTERM,
-            }
-        };
-        self.0.store(next().await, Ordering::Relaxed);
+    async fn listen(self, mut signals: Signals) {
+        self.0.store(signals.next().await, Ordering::Relaxed);
         let first = Instant::now();
         loop {
-            let stopped = Stopped(next().await);
+            let stopped = Stopped(signals.next().await);
             if first.elapsed() > ONE {
                 std::process::exit(stopped.exit_code().into());
             }
@@ -68,12 +66,37 @@ impl Stop {
     }
 }
 
+/// Those that stop a run.
+struct Signals {
+    hangup: Signal,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    async fn next(&mut self) -> u8 {
+        tokio::select! {
+            _ = self.hangup.recv() => SIGHUP,
+            _ = self.interrupt.recv() => SIGINT,
+            _ = self.terminate.recv() => SIGTERM,
+        }
+    }
+}
+
 /// The number of the signal by which a run was stopped.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("stopped by {}", if *.0 == SIGINT { "SIGINT" } else { "SIGTERM" })]
+#[error("stopped by {}", self.name())]
 pub(super) struct Stopped(u8);
 
 impl Stopped {
+    fn name(self) -> &'static str {
+        match self.0 {
+            SIGHUP => "SIGHUP",
+            SIGINT => "SIGINT",
+            _ => "SIGTERM",
+        }
+    }
+
     /// As shells have it.
     pub fn exit_code(self) -> u8 {
         128 + self.0

@@ -23,7 +23,7 @@ pub(super) struct Failure {
     pub host: Option<String>,
     /// Whether another try may help.
     pub again: bool,
-    /// Of none at all: a host wants no requests before this time.
+    /// Of none at all: a host is not asked before this time.
     pub paused_until: Option<Instant>,
     /// Whether its host does not give it, so that a relay's copy may do.
     pub elsewhere: bool,
@@ -58,18 +58,14 @@ impl Failure {
         }
     }
 
-    /// Whether it may be that the host does not work at all.
-    pub fn is_of_host(&self) -> bool {
-        matches!(
-            self.reason,
-            "unreachable"
-                | "server_error"
-                | "too_slow"
-                | "truncated"
-                | "backed_off"
-                | "throttled"
-                | "paused"
-        )
+    /// Whether it may be that this host, which was asked, does not work at all.
+    pub fn is_of_host(&self, host: &str) -> bool {
+        match self.reason {
+            "unreachable" | "server_error" | "too_slow" | "truncated" | "backed_off"
+            | "throttled" => true,
+            "paused" => self.host.as_deref() == Some(host),
+            _ => false,
+        }
     }
 
     /// Whether nothing was asked, for this host is left alone.
@@ -105,10 +101,11 @@ impl From<FetchError> for Failure {
             FetchError::Paused(_, until) => Some(until),
             _ => None,
         };
-        let elsewhere = paused_until.is_none()
-            && !matches!(error, FetchError::TooLarge { .. } | FetchError::Cancelled);
+        let elsewhere = !matches!(error, FetchError::TooLarge { .. } | FetchError::Cancelled);
         let host = match &error {
-            FetchError::BackedOff(host) | FetchError::Throttled(host) => Some(host.clone()),
+            FetchError::BackedOff(host)
+            | FetchError::Throttled(host)
+            | FetchError::Paused(host, _) => Some(host.clone()),
             _ => None,
         };
         Self {

@@ -9,7 +9,6 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +22,7 @@ use super::record::{Checkpoint, Counts, Job};
 use super::tools::Tools;
 use super::turns::Turns;
 use super::unit::{self, Fetched, Outcome, Plan};
-use crate::fetch::FetchError;
+use crate::fetch::{FetchError, WaitingPlaces};
 use crate::identity::Filled;
 use crate::store::{JobFailure, JobRow, StoreError};
 
@@ -115,7 +114,7 @@ pub(super) struct Run {
     repositories: Turns<(Unit, unit::Target)>,
     left_alone: LeftAlone,
     /// Places of those that wait for a host that gave them a part.
-    patient: Arc<Semaphore>,
+    patient: WaitingPlaces,
     units: usize,
     /// Where the next page is; `None` once all are listed.
     next: Option<Checkpoint>,
@@ -162,7 +161,7 @@ impl Run {
             identities: Turns::new(asking::RESOLVING_PER_HOST, asking::MAX_RESOLVING),
             repositories: Turns::new(keys.per_host, asking::MAX_FETCHING),
             left_alone: LeftAlone::new(keys.retry_wait),
-            patient: Arc::new(Semaphore::new(asking::MAX_PATIENT)),
+            patient: WaitingPlaces::new(asking::MAX_PATIENT),
             tools,
             plan,
             live,
@@ -278,7 +277,7 @@ impl Run {
             }
             Step::Fetched(unit, target, fetched) => {
                 self.repositories.leave(&target.host);
-                if !matches!(&fetched, Err(failure) if failure.is_of_host()) {
+                if !matches!(&fetched, Err(failure) if failure.is_of_host(&target.host)) {
                     self.left_alone.forget(&target.host);
                 }
                 match fetched {
@@ -334,6 +333,8 @@ impl Run {
     /// Tries a repository again later, then at the relays, then notes that it failed.
     fn failed(&mut self, mut unit: Unit, target: Option<unit::Target>, failure: Failure) {
         if let Some(until) = failure.paused_until {
+            // What is held may be something else by then; only of a relay nobody else would know.
+            let target = target.filter(|target| target.relay.is_some());
             self.again_at(until, unit, target);
             return;
         }

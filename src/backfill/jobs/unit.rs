@@ -290,7 +290,10 @@ pub(super) async fn fetch(
         true => None,
         // The CAR tells more, or the same better.
         false => match whole(tools, plan, found, target, asked, patience).await {
-            Err(failure) if !listed.is_empty() => Some((left, failed(failure))),
+            // Of a mere pause nothing is left behind: the same would be counted again.
+            Err(failure) if !listed.is_empty() && failure.paused_until.is_none() => {
+                Some((left, failed(failure)))
+            }
             fetched => return fetched.map_err(failed),
         },
     };
