@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 use crate::installed::PATIENCE;
 use listener::Listener;
 
-/// How long that takes at most.
+/// How long systemd-nspawn takes at most to clear up.
 const CLEARING_UP: Duration = Duration::from_secs(5);
 /// The files: what is written lies in memory.
 const OVERLAY: &str = r#"
